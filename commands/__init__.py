@@ -1,0 +1,1 @@
+"""One handler a command: authorise, load, decide, append, answer."""

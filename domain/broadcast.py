@@ -1,0 +1,90 @@
+"""A broadcast, from the encoder's first frame to its last, and what becomes of its recording."""
+
+from datetime import datetime
+from typing import ClassVar, Literal
+
+from domain.event import Category, Event
+
+
+class BroadcastStarted(Event):
+    TOPIC: ClassVar[str] = "broadcast.BroadcastStarted"
+    CATEGORY: ClassVar[Category] = Category.LIFECYCLE
+    broadcast_id: str
+    channel_id: str
+    title: str
+    category: str
+    started_at: datetime
+    node: str
+    encoder: str = ""
+
+
+class RenditionAdded(Event):
+    """A rendition that viewers can choose; `bandwidth` in bit/s, `frame_rate` in frames/s, sizes in pixels (0 for audio)."""
+
+    TOPIC: ClassVar[str] = "broadcast.RenditionAdded"
+    CATEGORY: ClassVar[Category] = Category.LIFECYCLE
+    broadcast_id: str
+    channel_id: str
+    name: str
+    codecs: str
+    width: int
+    height: int
+    frame_rate: float
+    bandwidth: int
+
+
+class BroadcastInterrupted(Event):
+    TOPIC: ClassVar[str] = "broadcast.BroadcastInterrupted"
+    CATEGORY: ClassVar[Category] = Category.LIFECYCLE
+    broadcast_id: str
+    channel_id: str
+    interrupted_at: datetime
+
+
+class BroadcastResumed(Event):
+    TOPIC: ClassVar[str] = "broadcast.BroadcastResumed"
+    CATEGORY: ClassVar[Category] = Category.LIFECYCLE
+    broadcast_id: str
+    channel_id: str
+    resumed_at: datetime
+
+
+class BroadcastEnded(Event):
+    TOPIC: ClassVar[str] = "broadcast.BroadcastEnded"
+    CATEGORY: ClassVar[Category] = Category.LIFECYCLE
+    broadcast_id: str
+    channel_id: str
+    ended_at: datetime
+    reason: Literal["unpublished", "disconnected", "node_lost"]
+
+
+class RecordingPublished(Event):
+    TOPIC: ClassVar[str] = "broadcast.RecordingPublished"
+    CATEGORY: ClassVar[Category] = Category.LIFECYCLE
+    broadcast_id: str
+    channel_id: str
+    vod_url: str
+    duration_s: float
+
+
+class RecordingDeleted(Event):
+    TOPIC: ClassVar[str] = "broadcast.RecordingDeleted"
+    CATEGORY: ClassVar[Category] = Category.LIFECYCLE
+    broadcast_id: str
+    channel_id: str
+
+
+class ClipCreated(Event):
+    TOPIC: ClassVar[str] = "broadcast.ClipCreated"
+    CATEGORY: ClassVar[Category] = Category.LIFECYCLE
+    clip_id: str
+    broadcast_id: str
+    channel_id: str
+    created_by: str
+    title: str
+    start_s: float
+    end_s: float
+
+
+def stream(broadcast_id: str) -> str:
+    return f"broadcast-{broadcast_id}"

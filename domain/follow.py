@@ -1,0 +1,23 @@
+"""A follow: one stream a pair of account and channel, kept with the channel's shard so that its follower count has one order."""
+
+from typing import ClassVar
+
+from domain.event import Category, Event
+
+
+class ChannelFollowed(Event):
+    TOPIC: ClassVar[str] = "follow.ChannelFollowed"
+    CATEGORY: ClassVar[Category] = Category.LIFECYCLE
+    channel_id: str
+    account_id: str
+
+
+class ChannelUnfollowed(Event):
+    TOPIC: ClassVar[str] = "follow.ChannelUnfollowed"
+    CATEGORY: ClassVar[Category] = Category.LIFECYCLE
+    channel_id: str
+    account_id: str
+
+
+def stream(channel_id: str, account_id: str) -> str:
+    return f"follow-{channel_id}-{account_id}"
