@@ -148,6 +148,10 @@ class EventStore(Protocol):
         """Events of one stream with version > `after`, in order."""
         ...
 
+    async def read_stream_tail(self, stream: str, *, limit: int) -> list[Recorded]:
+        """The last events of one stream, in order."""
+        ...
+
     async def read_shard(
         self, shard: int, *, after: int, limit: int = 1000, categories: Iterable[str] | None = None
     ) -> list[Recorded]:
