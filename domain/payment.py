@@ -48,6 +48,7 @@ class PaymentRefunded(Event):
     channel_id: str
     account_id: str
     amount: Money
+    provider: str
     provider_ref: str
 
 

@@ -1,10 +1,12 @@
 """A paid subscription of one account to one channel: one stream a pair, on the channel's shard."""
 
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from domain.event import Category, Event
 from domain.shared import Money
+
+PERIOD_DAYS: Final = 30
 
 
 class SubscriptionStarted(Event):
@@ -48,11 +50,14 @@ class SubscriptionCancelled(Event):
 
 
 class SubscriptionExpired(Event):
+    """Its period is over. `remaining` is what of the price had not been earned before this."""
+
     TOPIC: ClassVar[str] = "subscription.SubscriptionExpired"
     CATEGORY: ClassVar[Category] = Category.MONEY
     subscription_id: str
     channel_id: str
     account_id: str
+    remaining: Money
 
 
 def stream(channel_id: str, account_id: str) -> str:
