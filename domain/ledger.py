@@ -53,8 +53,8 @@ def postings(event: Event) -> Sequence[Posting]:
         case PaymentCaptured(purpose="donation"):
             return _donated(event)
         case PaymentCaptured():
-            received = deferred_revenue(event.channel_id)
-            return [*_settled(event), Posting(received, -event.amount.amount_minor, event.amount.currency)]
+            owed = Posting(deferred_revenue(event.channel_id), -event.amount.amount_minor, event.amount.currency)
+            return _settled(event) + _drop_zero(owed)
         case SubscriptionStarted(channel_id=channel_id, price=price):
             return _earned(channel_id, Money(amount_minor=price.amount_minor // PERIOD_DAYS, currency=price.currency))
         case SubscriptionExpired(channel_id=channel_id, remaining=remaining):
