@@ -1,0 +1,1 @@
+"""The engines that `tallylight up` and the tests bring along: Postgres and a Kafka-protocol broker from their wheels."""
