@@ -1,0 +1,338 @@
+"""A chat pod: the rooms that have members here, kept in step with the log and written to at each tick.
+
+`gateways.chat.server` joins members and posts their messages; `gateways.chat.feed` hands over what Kafka carries. Kafka is only the
+fast way: a room sees by its dense positions what it missed and reads that from the event store.
+"""
+
+import asyncio
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import blake2b
+from itertools import groupby
+from typing import Final, Protocol
+from uuid import UUID, uuid5
+
+import structlog
+from eventstore.errors import StoreUnavailable
+from prometheus_client import Counter, Gauge
+
+from domain import channel, chat
+from domain.channel import ChatMode
+from eventstore.port import Appended, ChatPost, Duplicate, EventStore, Outcome, Recorded, Refused, shard_of
+from gateways.chat import frames
+from gateways.chat.frames import Json
+from gateways.chat.room import LOG_MAX, Room, encode_entries, entry, tick_s
+
+log = structlog.get_logger()
+
+RESUME_MAX: Final = 2000
+"""Events sent to one who comes back; what is older is named by a `gap` frame and stands in the history."""
+LATE_S: Final = 1.0
+"""How long a room waits for Kafka to bring back what it knows was appended, before it asks the store."""
+SWEEP_S: Final = 15.0
+"""How often every room is compared with the store, whatever Kafka says."""
+SWEEP_WITHOUT_KAFKA_S: Final = 0.5
+
+_COMMANDS: Final = UUID("5f0ed2c4-64f6-5d5b-9d9c-7a2d7d6c9a01")
+
+_delivered = Counter("tallylight_chat_frames_total", "Frames written to members")
+_slow = Counter("tallylight_chat_slow_readers_total", "Members cut off because they read too slowly")
+_filled = Counter("tallylight_chat_gaps_filled_total", "Times a room read from the store what Kafka had not brought")
+_members = Gauge("tallylight_chat_members", "Connected members")
+_rooms = Gauge("tallylight_chat_rooms", "Rooms held by this pod")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who speaks: from a verified access token or ticket."""
+
+    account_id: str
+    username: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a person is to a channel. Follows and subscriptions come from read models and may lag a second."""
+
+    badges: tuple[str, ...] = ()
+    following_since: datetime | None = None
+    subscriber: bool = False
+
+
+class Standings(Protocol):
+    async def standing(self, channel_id: str, account_id: str) -> Standing: ...
+
+
+class Feed(Protocol):
+    """Brings recorded events of the shards it watches to `Pod.deliver`."""
+
+    @property
+    def healthy(self) -> bool: ...
+
+    async def watch(self, shard: int) -> None:
+        """Everything appended to the shard after this returns will be delivered."""
+        ...
+
+    async def unwatch(self, shard: int) -> None: ...
+
+
+class Member(Protocol):
+    """One connection, as the pod sees it."""
+
+    identity: Identity | None
+
+    def write(self, data: bytes) -> bool:
+        """Queue encoded WebSocket frames; False where the member reads too slowly and is being cut off."""
+        ...
+
+    def encode(self, payload: bytes) -> bytes: ...
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    room: Room
+    members: set[Member] = field(default_factory=set)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    tick: asyncio.TimerHandle | None = None
+    flushed_at: float = 0.0
+
+
+class Pod:
+    def __init__(self, store: EventStore, feed: Feed, standings: Standings) -> None:
+        self._store = store
+        self._feed = feed
+        self._standings = standings
+        self._held: dict[str, _Held] = {}
+        self._opening: dict[str, asyncio.Task[_Held]] = {}
+        self._late: set[asyncio.Task[None]] = set()
+
+    # -- joining ------------------------------------------------------------------------------------------------
+
+    async def join(self, channel_id: str, name: str, member: Member, *, after: int | None) -> None:
+        """Make `member` one of the room's, and tell it where the room stands and what it missed. Raises StoreUnavailable."""
+        held = await self._hold(channel_id, name)
+        badges = (await self._standing(channel_id, member.identity)).badges
+        missed = await self._missed(held.room, after)
+        # From here to the end nothing awaits: no frame of a tick can come between what was missed and what follows.
+        room = held.room
+        self._flush(held)
+        if after is not None and missed is not None and (late := room.since(missed[1])):
+            missed[0].extend(late)
+        user = member.identity.username if member.identity else None
+        first = frames.welcome(room=name, position=room.position, user=user, badges=badges, mode=room.mode.model_dump())
+        history = room.recent() if after is None else (missed[0] if missed else room.since(after) or [])
+        if member.write(b"".join(member.encode(payload) for payload in (frames.encode(first), *history))):
+            held.members.add(member)
+            _members.inc()
+
+    async def _missed(self, room: Room, after: int | None) -> tuple[list[bytes], int] | None:
+        """Frames after a position and the position they end at, read from the store; None where the room's memory has them all."""
+        if after is None or room.since(after) is not None:
+            return None
+        payloads: list[bytes] = []
+        first = max(after, room.position - RESUME_MAX)
+        if first > after:
+            payloads.append(frames.encode(frames.gap(after + 1, first)))
+        while room.since(first) is None:
+            events = await self._store.read_stream(room.stream, after=first, limit=LOG_MAX)
+            payloads.extend(encode_entries([entry(recorded) for recorded in events]))
+            first = events[-1].version
+        return payloads, first
+
+    async def _hold(self, channel_id: str, name: str) -> _Held:
+        if held := self._held.get(channel_id):
+            return held
+        opening = self._opening.get(channel_id)
+        if opening is None:
+            opening = asyncio.create_task(self._open(channel_id, name))
+            self._opening[channel_id] = opening
+            opening.add_done_callback(lambda _: self._opening.pop(channel_id, None))
+        return await asyncio.shield(opening)
+
+    async def _open(self, channel_id: str, name: str) -> _Held:
+        # Watch first, then read: whatever is appended between the two comes by both ways, and repeats are passed over.
+        await self._feed.watch(shard_of(channel_id))
+        tail = await self._store.read_stream_tail(chat.stream(channel_id), limit=LOG_MAX)
+        mode = await self._store.index_row("chat_modes", {"channel_id": channel_id})
+        held = _Held(Room(channel_id, name, tail=tail, mode=_mode(mode)))
+        self._held[channel_id] = held
+        _rooms.set(len(self._held))
+        return held
+
+    async def leave(self, channel_id: str, member: Member) -> None:
+        held = self._held.get(channel_id)
+        if held is None or member not in held.members:
+            return
+        held.members.discard(member)
+        _members.dec()
+        if held.members:
+            return
+        if held.tick is not None:
+            held.tick.cancel()
+        del self._held[channel_id]
+        _rooms.set(len(self._held))
+        if not any(shard_of(other) == shard_of(channel_id) for other in (*self._held, *self._opening)):
+            await self._feed.unwatch(shard_of(channel_id))
+
+    # -- what happened ------------------------------------------------------------------------------------------
+
+    def holds(self, stream: str) -> bool:
+        """Whether a stream concerns a room held here."""
+        kind, _, channel_id = stream.partition("-")
+        return kind in ("chat", "channel") and channel_id in self._held
+
+    async def deliver(self, events: Iterable[Recorded]) -> None:
+        """Events of one shard in order, of any stream; those of rooms held here are applied. Called by the feed."""
+        for stream, run in groupby(events, key=lambda recorded: recorded.stream):
+            kind, _, channel_id = stream.partition("-")
+            held = self._held.get(channel_id)
+            if held is None:
+                continue
+            if kind == "chat":
+                await self._apply(held, list(run))
+            elif kind == "channel":
+                for recorded in run:
+                    if isinstance(recorded.event, channel.ChatModeChanged):
+                        held.room.set_mode(recorded.event.mode)
+                        self._schedule(held)
+
+    async def _apply(self, held: _Held, events: Sequence[Recorded]) -> None:
+        async with held.lock:
+            fresh = [recorded for recorded in events if recorded.version > held.room.position]
+            if fresh and fresh[0].version > held.room.position + 1:
+                await self._fill(held.room)
+            held.room.apply(fresh)
+        self._schedule(held)
+
+    async def _fill(self, room: Room) -> None:
+        _filled.inc()
+        while events := await self._store.read_stream(room.stream, after=room.position, limit=LOG_MAX):
+            room.apply(events)
+
+    async def _catch_up(self, held: _Held) -> None:
+        async with held.lock:
+            await self._fill(held.room)
+        self._schedule(held)
+
+    async def sweep(self) -> None:
+        """Compare every room with the store now and then: Kafka may be away, or have lost what it held. Runs for ever."""
+        swept_at = 0.0
+        while True:
+            await asyncio.sleep(SWEEP_WITHOUT_KAFKA_S)
+            now = asyncio.get_running_loop().time()
+            if self._feed.healthy and now - swept_at < SWEEP_S:
+                continue
+            swept_at = now
+            for held in list(self._held.values()):
+                try:
+                    await self._catch_up(held)
+                except StoreUnavailable:
+                    log.warning("chat.sweep", room=held.room.name, problem="event store away")
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def _schedule(self, held: _Held) -> None:
+        if held.tick is not None or not held.room.pending or not held.members:
+            return
+        loop = asyncio.get_running_loop()
+        # A room that was quiet answers at once; a busy one gathers for a tick.
+        delay_s = max(0.0, held.flushed_at + tick_s(len(held.members)) - loop.time())
+        held.tick = loop.call_later(delay_s, self._flush, held)
+
+    def _flush(self, held: _Held) -> None:
+        if held.tick is not None:
+            held.tick.cancel()
+            held.tick = None
+        held.flushed_at = asyncio.get_running_loop().time()
+        payloads = held.room.flush()
+        if not payloads:
+            return
+        encoded: bytes | None = None
+        for member in tuple(held.members):
+            if encoded is None:
+                encoded = b"".join(member.encode(payload) for payload in payloads)
+            if not member.write(encoded):
+                held.members.discard(member)
+                _members.dec()
+                _slow.inc()
+        _delivered.inc(len(held.members))
+
+    # -- posting ------------------------------------------------------------------------------------------------
+
+    async def post(self, channel_id: str, who: Identity, request: frames.PostMessage, *, fallback_id: UUID) -> Json:
+        """Ask the store to admit a message; the answer is the poster's frame. `fallback_id` names one sent without a nonce."""
+        command_id = fallback_id
+        if request.nonce is not None:
+            command_id = uuid5(_COMMANDS, f"{channel_id}:{who.account_id}:{request.nonce}")
+        standing = await self._standing(channel_id, who)
+        message_id = str(command_id)
+        event = chat.MessagePosted(
+            channel_id=channel_id,
+            message_id=message_id,
+            author_id=who.account_id,
+            username=who.username,
+            text=request.text,
+            badges=standing.badges,
+            reply_to=request.reply_to,
+        )
+        post = ChatPost(
+            command_id=command_id,
+            channel_id=channel_id,
+            author_id=who.account_id,
+            event=event,
+            text_digest=text_digest(request.text),
+            emote_only_text=emote_only(request.text),
+            following_since=standing.following_since,
+            subscriber=standing.subscriber,
+        )
+        try:
+            outcome = await self._store.post_message(post)
+        except StoreUnavailable:
+            return frames.refused(nonce=request.nonce, reason="unavailable", wait_s=1.0)
+        return self._answer(channel_id, request.nonce, message_id, outcome)
+
+    def _answer(self, channel_id: str, nonce: str | None, message_id: str, outcome: Outcome) -> Json:
+        match outcome:
+            case Appended(placed=placed) | Duplicate(of=Appended(placed=placed)):
+                self._expect(channel_id, placed[0].version)
+                return frames.accepted(nonce=nonce, message_id=message_id, position=placed[0].version)
+            case Refused(reason=reason, wait_s=wait_s) | Duplicate(of=Refused(reason=reason, wait_s=wait_s)):
+                return frames.refused(nonce=nonce, reason=reason, wait_s=wait_s)
+            case _:
+                raise AssertionError(f"chat admission does not answer {outcome!r}")
+
+    def _expect(self, channel_id: str, version: int) -> None:
+        """If Kafka has not brought back by then what we know stands in the log, the store has it."""
+        held = self._held.get(channel_id)
+        if held is None or held.room.position >= version:
+            return
+
+        async def check() -> None:
+            await asyncio.sleep(LATE_S)
+            if held.room.position < version:
+                await self._catch_up(held)
+
+        task = asyncio.create_task(check())
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+
+    async def _standing(self, channel_id: str, identity: Identity | None) -> Standing:
+        return Standing() if identity is None else await self._standings.standing(channel_id, identity.account_id)
+
+
+def text_digest(text: str) -> bytes:
+    """What the `unique` mode compares: case and spacing do not make a text another one."""
+    return blake2b(" ".join(text.casefold().split()).encode(), digest_size=16).digest()
+
+
+def emote_only(text: str) -> bool:
+    """Whether a text is pictographs alone (Unicode So, with the joiners, selectors and modifiers that shape them)."""
+    return all(unicodedata.category(char) in {"So", "Sk", "Mn", "Me", "Cf", "Zs"} for char in text)
+
+
+def _mode(row: object) -> ChatMode | None:
+    if not isinstance(row, dict):
+        return None
+    return ChatMode(**{name: row[name] for name in ChatMode.model_fields if row.get(name) is not None})

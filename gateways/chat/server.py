@@ -1,0 +1,232 @@
+"""The WebSocket shell of chat: `WS /ws/chat/{channel}?after=<position>` (design §9), the life of a connection from top to bottom.
+
+Refusals before the upgrade are problem+json with a status; after it they are frames and close codes. 4xxx codes: 4000–4099 come
+back later, 4100–4199 do not come back unchanged (the split that Centrifugo's clients rely on).
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final, Protocol
+from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
+from weakref import WeakKeyDictionary
+
+import orjson
+import structlog
+from eventstore.errors import StoreUnavailable
+from prometheus_client import Counter
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+
+from gateways.chat import frames
+from gateways.chat.frames import BadFrame, Ping, PostMessage
+from gateways.chat.pod import Identity, Pod
+
+log = structlog.get_logger()
+
+CONNECTIONS_MAX: Final = 16_000
+UNREAD_BYTES_MAX: Final = 256 * 1024
+REQUESTS_PER_S: Final = 5.0
+REQUESTS_BURST: Final = 20.0
+BAD_FRAMES_MAX: Final = 10
+
+CLOSE_SLOW: Final = 4000
+CLOSE_ABUSE: Final = 4100
+
+_refused = Counter("tallylight_chat_connections_refused_total", "Connections refused before the upgrade", ["code"])
+
+
+@dataclass(frozen=True, slots=True)
+class Unauthenticated:
+    """Credentials were presented and are no good; without any, a person may still read."""
+
+    code: str
+    detail: str
+
+
+class Doorkeeper(Protocol):
+    """Who is at the door, and which room they ask for."""
+
+    async def identify(
+        self, *, authorization: str | None, cookie: str | None, origin: str | None, host: str | None, ticket: str | None
+    ) -> Identity | Unauthenticated | None: ...
+
+    async def channel_id(self, name: str) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    """What the handshake found out, kept until the connection is served (or gone: hence by weak reference)."""
+
+    channel_id: str
+    name: str
+    after: int | None
+    identity: Identity | None
+
+
+@dataclass(slots=True, eq=False)
+class _Member:
+    """A connection in a room. Frames are written straight to the transport, encoded once for all (design §6)."""
+
+    connection: ServerConnection
+    identity: Identity | None
+
+    def encode(self, payload: bytes) -> bytes:
+        return Frame(Opcode.TEXT, payload).serialize(mask=False)
+
+    def write(self, data: bytes) -> bool:
+        transport = self.connection.transport
+        if transport.is_closing():
+            return False
+        if transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
+            # A close frame would only join the queue that nobody reads.
+            transport.abort()
+            return False
+        transport.write(data)
+        return True
+
+    def send(self, frame: frames.Json) -> bool:
+        return self.write(self.encode(frames.encode(frame)))
+
+
+class ChatServer:
+    def __init__(self, pod: Pod, door: Doorkeeper, new_id: Callable[[], UUID]) -> None:
+        self._pod = pod
+        self._door = door
+        self._new_id = new_id
+        self._server: Server | None = None
+        self._admitted: WeakKeyDictionary[ServerConnection, _Admitted] = WeakKeyDictionary()
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; the bound port is returned."""
+        self._server = await serve(
+            self._serve,
+            host,
+            port,
+            process_request=self._admit,
+            compression=None,
+            max_size=frames.FRAME_BYTES_MAX,
+            open_timeout=10,
+            ping_interval=20,
+            ping_timeout=20,
+            close_timeout=2,
+            server_header=None,
+        )
+        return int(next(iter(self._server.sockets)).getsockname()[1])
+
+    async def close(self) -> None:
+        """Tell every member to come back (1012, service restart), and stop."""
+        if self._server is not None:
+            self._server.close(code=1012, reason="restarting")
+            await self._server.wait_closed()
+
+    # -- the life of a connection -------------------------------------------------------------------------------
+
+    async def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        target = urlsplit(request.path)
+        query = parse_qs(target.query)
+        prefix, _, name = target.path.rpartition("/")
+        if prefix != "/ws/chat" or not name:
+            return _problem(404, "not_found", "Chat rooms are at /ws/chat/{channel}.")
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            return _problem(426, "upgrade_required", "This address speaks WebSocket.", {"Upgrade": "websocket"})
+        if self._server is not None and len(self._server.connections) >= CONNECTIONS_MAX:
+            return _problem(503, "pod_full", "This chat pod is full.", {"Retry-After": "2"})
+        after = _after(query.get("after"))
+        if isinstance(after, str):
+            return _problem(400, "after_invalid", after)
+        try:
+            identity = await self._door.identify(
+                authorization=request.headers.get("Authorization"),
+                cookie=request.headers.get("Cookie"),
+                origin=request.headers.get("Origin"),
+                host=request.headers.get("Host"),
+                ticket=query.get("ticket", [None])[0],
+            )
+            if isinstance(identity, Unauthenticated):
+                return _problem(401, identity.code, identity.detail, {"WWW-Authenticate": "Bearer"})
+            channel_id = await self._door.channel_id(name.lower())
+        except StoreUnavailable:
+            return _problem(503, "unavailable", "Chat is away for a moment.", {"Retry-After": "1"})
+        if channel_id is None:
+            return _problem(404, "channel_not_found", "There is no such channel.")
+        self._admitted[connection] = _Admitted(channel_id, name.lower(), after, identity)
+        return None
+
+    async def _serve(self, connection: ServerConnection) -> None:
+        admitted = self._admitted.pop(connection)
+        member = _Member(connection, admitted.identity)
+        try:
+            await self._pod.join(admitted.channel_id, admitted.name, member, after=admitted.after)
+            await self._read(connection, member, admitted.channel_id)
+        except StoreUnavailable:
+            await connection.close(1013, "event store away")
+        except ConnectionClosed:
+            pass
+        finally:
+            await self._pod.leave(admitted.channel_id, member)
+
+    async def _read(self, connection: ServerConnection, member: _Member, channel_id: str) -> None:
+        allowance, bad = _Allowance(), 0
+        async for raw in connection:
+            if not allowance.take(asyncio.get_running_loop().time()):
+                await connection.close(CLOSE_ABUSE, "too many frames")
+                return
+            match frames.parse(raw):
+                case BadFrame(code=code, detail=detail, nonce=nonce):
+                    bad += 1
+                    if code == "text_invalid":
+                        member.send(frames.refused(nonce=nonce, reason=code))
+                    else:
+                        member.send(frames.error(code, detail))
+                    if bad >= BAD_FRAMES_MAX:
+                        await connection.close(CLOSE_ABUSE, "too many bad frames")
+                        return
+                case Ping():
+                    member.send({"type": "pong"})
+                case PostMessage(nonce=nonce) if member.identity is None:
+                    member.send(frames.refused(nonce=nonce, reason="login_required"))
+                case PostMessage() as request:
+                    assert member.identity is not None
+                    answer = await self._pod.post(channel_id, member.identity, request, fallback_id=self._new_id())
+                    member.send(answer)
+
+
+@dataclass(slots=True)
+class _Allowance:
+    """A token bucket over a connection's frames; admission has its own, stricter, rule for messages."""
+
+    tokens: float = REQUESTS_BURST
+    at: float = 0.0
+
+    def take(self, now: float) -> bool:
+        if self.at:
+            self.tokens = min(REQUESTS_BURST, self.tokens + (now - self.at) * REQUESTS_PER_S)
+        self.at = now
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
+
+def _after(values: list[str] | None) -> int | str | None:
+    if values is None:
+        return None
+    if not values[0].isascii() or not values[0].isdigit() or len(values[0]) > 15:
+        return "`after` is a position: a whole number."
+    return int(values[0])
+
+
+def _problem(status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> Response:
+    """RFC 9457 problem+json in place of the upgrade."""
+    _refused.labels(code).inc()
+    body = orjson.dumps(
+        {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "code": code, "detail": detail}
+    )
+    fields = {"Content-Type": "application/problem+json", "Content-Length": str(len(body)), "Connection": "close"}
+    return Response(status, HTTPStatus(status).phrase, Headers(fields | (headers or {})), body)
