@@ -86,7 +86,8 @@ class KafkaFeed:
                 return
             new = sorted(wanted - set(self._offsets))
             ends = await consumer.end_offsets(new) if new else {}
-            if consumer is not self._consumer:
+            replaced = self._consumer is not consumer
+            if replaced:
                 return
             self._offsets = {tp: self._offsets.get(tp, ends.get(tp, 0)) for tp in wanted}
             # No await from here on: assigning forgets all positions, and no fetch may start between.
