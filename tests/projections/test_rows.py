@@ -1,0 +1,60 @@
+"""Folding a batch of changes writes what applying them one by one would have written, on a real Postgres."""
+
+from itertools import pairwise
+from typing import Any
+
+import asyncpg
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from projections.rows import Bump, Change, Delete, Key, Patch, Put, Table, fold, statements
+
+_TABLE = Table("things", {"a": "text", "b": "int"}, {"title": "text", "n": "bigint", "tags": "jsonb"}, shared=True)
+_DDL = """CREATE TABLE things (a text, b int, title text NOT NULL DEFAULT 'new', n bigint NOT NULL DEFAULT 0,
+          tags jsonb NOT NULL DEFAULT '[]', PRIMARY KEY (a, b))"""
+_FRESH = {"title": "new", "n": 0, "tags": "[]"}
+
+_keys = st.tuples(st.sampled_from("xy"), st.integers(0, 1))
+_values = st.fixed_dictionaries(
+    {}, optional={"title": st.sampled_from("pqr"), "n": st.integers(0, 9), "tags": st.sampled_from(['["t"]', "[]"])}
+)
+_changes = st.lists(
+    st.builds(Put, st.just(_TABLE), _keys, _values)
+    | st.builds(Patch, st.just(_TABLE), _keys, _values)
+    | st.builds(Bump, st.just(_TABLE), _keys, st.fixed_dictionaries({"n": st.integers(-3, 3)}))
+    | st.builds(Delete, st.just(_TABLE), _keys),
+    max_size=25,
+)
+
+
+def _apply(rows: dict[Key, dict[str, Any]], change: Change) -> None:
+    """One change as its docstring says it, with no folding."""
+    if isinstance(change, Delete):
+        rows.pop(change.key, None)
+    elif isinstance(change, Patch):
+        if change.key in rows:
+            rows[change.key].update(change.values)
+    elif isinstance(change, Put):
+        rows.setdefault(change.key, dict(_FRESH)).update(change.values)
+    else:
+        row = rows.setdefault(change.key, dict(_FRESH))
+        for column, delta in change.values.items():
+            row[column] += delta
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=_changes, cuts=st.lists(st.integers(0, 25), max_size=3))
+async def test_any_cut_into_batches_writes_the_same_rows_as_one_by_one(
+    connection: "asyncpg.Connection[asyncpg.Record]", changes: list[Change], cuts: list[int]
+) -> None:
+    await connection.execute("DROP SCHEMA IF EXISTS folded CASCADE; CREATE SCHEMA folded; SET search_path = folded")
+    await connection.execute(_DDL)
+    bounds = [0, *sorted(min(cut, len(changes)) for cut in cuts), len(changes)]
+    for start, end in pairwise(bounds):
+        for sql, args in statements("folded", fold(changes[start:end])):
+            await connection.execute(sql, *args)
+    expected: dict[Key, dict[str, Any]] = {}
+    for change in changes:
+        _apply(expected, change)
+    found = await connection.fetch("SELECT * FROM things")
+    assert {(row["a"], row["b"]): {name: row[name] for name in _FRESH} for row in found} == expected
