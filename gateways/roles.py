@@ -1,0 +1,108 @@
+"""The roles, each a process: its settings, its body, and the frame they share (log, private port, signals, orderly end).
+
+`tallylight role NAME` runs one; `tallylight up` runs them all. Bodies are imported only when they run. A body is
+`async (settings, readiness)`: it says `readiness.ready()` once it serves, works until cancelled, and cleans up in `finally`.
+"""
+
+import asyncio
+import gc
+import os
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from gateways.health import HealthServer, Readiness
+from gateways.settings import SandboxSettings, Settings
+
+STOP_S_MAX: Final = 10.0
+
+log = structlog.get_logger()
+
+
+async def _sandbox(settings: SandboxSettings, readiness: Readiness) -> None:
+    from gateways.payments.sandbox import Charges, build
+    from gateways.serving import serve
+
+    folder = settings.data_dir / "sandbox"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    charges = Charges(folder / "charges.sqlite")
+    try:
+        app = build(charges, settings.sandbox_secret.get_secret_value())
+        await serve(app, settings.host, settings.sandbox_port, readiness)
+    finally:
+        charges.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    settings: type[Settings]
+    body: Callable[[Any, Readiness], Awaitable[None]]
+
+
+ROLES: Final[Mapping[str, Role]] = {
+    "sandbox": Role(SandboxSettings, _sandbox),
+}
+
+
+def run(name: str) -> int:
+    """Run a role in this process until a signal ends it. The exit code: 0 when asked to stop, 1 when the body failed."""
+    # Imported here: the supervisor reads the table above and needs none of this.
+    from gateways.log import set_up
+
+    role = ROLES[name]
+    settings = role.settings.load()
+    set_up(name, settings)
+    _end_with_parent()
+    return asyncio.run(_framed(name, role, settings))
+
+
+async def _framed(name: str, role: Role, settings: Settings) -> int:
+    readiness = Readiness(name)
+    health = HealthServer(readiness)
+    port = await health.start(settings.health_host, settings.health_port)
+    log.info("starting", health_port=port)
+    body = asyncio.ensure_future(role.body(settings, readiness))
+    announcing = asyncio.create_task(_announce(readiness))
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    asked = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({body, asked}, return_when=asyncio.FIRST_COMPLETED)
+        if body.done():
+            log.error("ended by itself", exc_info=body.exception())
+            return 1
+        readiness.not_ready("stopping")
+        body.cancel()
+        _, late = await asyncio.wait({body}, timeout=STOP_S_MAX)
+        if late:
+            log.error("did not stop in time", seconds=STOP_S_MAX)
+            return 1
+        with suppress(asyncio.CancelledError):
+            body.result()
+        log.info("stopped")
+        return 0
+    finally:
+        announcing.cancel()
+        asked.cancel()
+        await health.close()
+
+
+async def _announce(readiness: Readiness) -> None:
+    await readiness.wait()
+    # What was built to start lives as long as the process: no collection need look at it again.
+    gc.collect()
+    gc.freeze()
+    log.info("ready")
+
+
+def _end_with_parent() -> None:
+    """The kernel's guard is armed by the command that started us; this closes the instant before it was."""
+    expected = os.environ.get("TALLYLIGHT_SUPERVISOR_PID")
+    if expected is not None and os.getppid() != int(expected):
+        raise SystemExit("The supervisor that started this role is gone.")

@@ -1,0 +1,174 @@
+"""What each role must be told: one class a role, read from `TALLYLIGHT_…` in the environment (or files below /run/secrets).
+
+Loaded by `gateways.roles`, `gateways.cli` and the supervisor, which also writes them for its children. Nothing else in the project
+reads the environment. `tallylight doctor` and `compose.yaml` are held to these names by tests.
+"""
+
+import base64
+import os
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX: Final = "TALLYLIGHT_"
+_SECRETS_DIR: Final = Path("/run/secrets")
+MASTER_KEY_BYTES: Final = 32
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def default_data_dir() -> Path:
+    """Where data is safe and private by custom: /var/lib for root, the XDG data home for anybody else."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/tallylight")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "tallylight"
+
+
+class SettingsInvalid(Exception):
+    """The environment does not say what a role must know; the message names each variable and what is wrong with it."""
+
+
+class Settings(BaseSettings):
+    """What every role knows."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        secrets_dir=_SECRETS_DIR if _SECRETS_DIR.is_dir() else None,
+    )
+
+    data_dir: Path = Field(default_factory=default_data_dir)
+    log_format: Literal["auto", "console", "json"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    health_host: str = "127.0.0.1"
+    health_port: Port = 0
+    """The private port of /healthz, /readyz and /metrics; 0 picks a free one."""
+
+    @classmethod
+    def load(cls) -> Self:
+        """From the environment, or `SettingsInvalid`."""
+        try:
+            return cls()
+        except ValidationError as invalid:
+            lines = [
+                f"{PREFIX}{'_'.join(map(str, error['loc'])).upper()}: {error['msg']}"
+                for error in invalid.errors(include_input=False)
+            ]
+            raise SettingsInvalid("\n".join(lines)) from None
+
+
+def _key_of_32_bytes(value: SecretStr) -> SecretStr:
+    if len(base64.urlsafe_b64decode(value.get_secret_value())) != MASTER_KEY_BYTES:
+        raise ValueError(f"must be {MASTER_KEY_BYTES} random bytes in URL-safe base64")
+    return value
+
+
+class Stored(Settings):
+    """Roles that reach the event store and the read models (`dsn`) and the personal keys, which live apart (`keys_dsn`)."""
+
+    dsn: SecretStr
+    keys_dsn: SecretStr
+    master_key: Annotated[SecretStr, AfterValidator(_key_of_32_bytes)]
+    """Wraps the personal keys at rest."""
+    pool_size: Annotated[int, Field(ge=1, le=100)] = 8
+
+    @property
+    def master_key_bytes(self) -> bytes:
+        return base64.urlsafe_b64decode(self.master_key.get_secret_value())
+
+
+class Conveyed(Settings):
+    """Roles that speak to the broker."""
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    kafka_partitions: Annotated[int, Field(ge=1, le=64)] = 64
+    kafka_replication: Annotated[int, Field(ge=1, le=5)] = 1
+    kafka_fetch_wait_ms: Annotated[int, Field(ge=1, le=5000)] = 500
+    """Kafka wakes a held fetch when data arrives; Tansu does not, and wants a short wait (design §2)."""
+
+
+class ApiSettings(Stored, Conveyed):
+    host: str = "127.0.0.1"
+    api_port: Port = 8001
+    public_url: str = "http://localhost:8000"
+    """The front's address as people type it."""
+    rtmp_public_url: str = "rtmp://localhost:1935/live"
+    srt_public_url: str = "srt://localhost:8890"
+    token_secret: SecretStr
+    """Signs access tokens and tickets."""
+    sandbox_url: str = "http://127.0.0.1:8004"
+    sandbox_secret: SecretStr
+    health_urls: str = ""
+    """Other roles' private ports for the aggregated view: `chat=http://…,media=http://…`."""
+
+    def health_of(self) -> dict[str, str]:
+        """Role name → base address of its private port."""
+        pairs = (entry.partition("=") for entry in self.health_urls.split(",") if entry)
+        return {name: url for name, _, url in pairs}
+
+
+class ChatSettings(Stored, Conveyed):
+    host: str = "127.0.0.1"
+    chat_port: Port = 8002
+    irc_port: Port = 6667
+    public_url: str = "http://localhost:8000"
+    token_secret: SecretStr
+
+
+class MediaSettings(Stored, Conveyed):
+    host: str = "127.0.0.1"
+    media_port: Port = 8003
+    """The origin's HTTP port, behind the front."""
+    rtmp_host: str = "127.0.0.1"
+    rtmp_port: Port = 1935
+    archive_url: str = ""
+    """An object store as obstore spells it (`s3://bucket/…`); empty: a folder below `data_dir`."""
+    ffmpeg: str = ""
+    """A path; empty: the wheel's own."""
+    node: str = "media-1"
+
+
+class RelaySettings(Stored, Conveyed):
+    pass
+
+
+class ProjectorSettings(Stored, Conveyed):
+    pass
+
+
+class SandboxSettings(Settings):
+    host: str = "127.0.0.1"
+    sandbox_port: Port = 8004
+    sandbox_secret: SecretStr
+
+
+class FrontSettings(Settings):
+    """`front_host`: `localhost` for this machine alone, or an address or `0.0.0.0` for others too."""
+
+    front_host: str = "localhost"
+    http_port: Port = 8000
+    https_port: Port = 8443
+    public_url: str = ""
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    trusted_proxies: str = ""
+    """Address ranges of proxies in front of us whose X-Forwarded-For is believed, comma-separated."""
+    api_upstream: str = "127.0.0.1:8001"
+    chat_upstream: str = "127.0.0.1:8002"
+    media_upstream: str = "127.0.0.1:8003"
+
+
+class UpSettings(FrontSettings):
+    """`tallylight up`: the public ports, and where another Postgres or broker should be used instead of the embedded ones."""
+
+    rtmp_port: Port = 1935
+    irc_port: Port = 6667
+    postgres_port: Port = 0
+    broker_port: Port = 0
+    dsn: SecretStr | None = None
+    keys_dsn: SecretStr | None = None
+    bootstrap_servers: str | None = None
