@@ -1,15 +1,35 @@
-# Everything sets itself up: a virtual environment from the hash-pinned locks, then the command itself.
-PYTHON ?= python3
+# Each target does its own set-up: a virtual environment from the hash-pinned locks, system packages where a test needs them.
+# A second run finds the stamps and starts at once. `make PYTHON=...` picks the interpreter (3.11 or newer).
+export PYTHON
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest --cov --cov-branch
+PACKAGES := sh scripts/system-packages.sh
+BROWSER := chromium "the browser of the end-to-end tests" fonts-dejavu-core "a font for the browser to draw with"
 
-.PHONY: test lint lock
+.DEFAULT_GOAL := help
+.PHONY: help up demo test test-full lint bench lock vendor
 
-$(VENV)/.dev: requirements-dev.lock pyproject.toml
-	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . --config-settings editable_mode=compat
-	touch $@
+help:
+	@echo 'make up              serve everything on this machine'
+	@echo 'make demo            serve everything, with a test broadcast on air'
+	@echo 'make test            lint, types, import arrows, all tests'
+	@echo 'make test-full       the long forms too'
+	@echo 'make bench NAME=...  one of:' $(filter-out __init__ clock,$(basename $(notdir $(wildcard bench/*.py))))
+	@echo 'make lock            pin the dependencies anew'
+	@echo "make vendor          fetch the pages' third-party JavaScript anew"
+
+$(VENV)/.runtime: requirements.lock pyproject.toml scripts/setup.sh
+	@sh scripts/setup.sh requirements.lock $@
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml scripts/setup.sh
+	@sh scripts/setup.sh requirements-dev.lock $@
+
+up: $(VENV)/.runtime
+	@exec $(BIN)/tallylight up $(ARGS)
+
+demo: $(VENV)/.runtime
+	@exec $(BIN)/tallylight demo $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -18,8 +38,22 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest --cov --cov-branch
+	@$(PACKAGES) $(BROWSER)
+	$(PYTEST) -m "not full" $(ARGS)
 
-lock:
-	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --quiet -o requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header --quiet -o requirements-dev.lock
+test-full: lint
+	@$(PACKAGES) $(BROWSER)
+	$(PYTEST) $(ARGS)
+
+bench: $(VENV)/.dev
+	@test -n "$(NAME)" || { echo 'Which one? make bench NAME=append' >&2; exit 2; }
+	@$(PACKAGES) $(BROWSER) nginx "the peer of glass_to_glass" libnginx-mod-rtmp "its RTMP module"
+	@$(BIN)/python -m bench.$(NAME) $(ARGS)
+
+COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet
+lock: $(VENV)/.dev
+	$(COMPILE) --output-file requirements.lock
+	$(COMPILE) --extra dev --output-file requirements-dev.lock
+
+vendor: $(VENV)/.dev
+	$(BIN)/python scripts/vendor.py
