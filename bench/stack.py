@@ -1,4 +1,4 @@
-"""The whole product, started as a user starts it (`tallylight up`), in a folder and on ports of its own, and driven over its public surface.
+"""The whole product, started as its user starts it, in a folder and on ports of its own, driven over its public surface.
 
 Used by the end-to-end tests and by the benchmarks that need everything. Knows nothing of the inside.
 """

@@ -17,7 +17,7 @@ A record whose `upto` a consumer has reached is a repeat and is skipped: the rel
 """
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate, pairwise
@@ -71,6 +71,11 @@ class WireRecord:
     upto: int
     tails: Mapping[str, int]
     events: Sequence[WireEvent]
+
+    def follows(self, position: int, categories: Collection[str]) -> bool:
+        """Whether a consumer of `categories` that has everything up to `position` misses nothing before these events."""
+        others = (self.tails.get(category, 0) for category in categories if category != self.category)
+        return self.prev <= position and all(tail <= position for tail in others)
 
 
 class WireError(Exception):

@@ -5,6 +5,7 @@ the packager makes parts and segments of samples. No I/O here.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import IntEnum
 from typing import Literal, Protocol
 
@@ -94,3 +95,59 @@ class Ingest(Protocol):
     async def open(self, grant: Grant, *, encoder: str, peer: str) -> TagSink:
         """Begin (or resume) a broadcast. Raises `AlreadyPublishing` or `NoRoom`."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rendition:
+    """One choice of quality: `bandwidth` its peak in bit/s. `video` or `audio` may be missing, never both."""
+
+    name: str
+    bandwidth: int
+    video: VideoTrack | None
+    audio: AudioTrack | None
+
+    @property
+    def codecs(self) -> str:
+        return ",".join(track.codec for track in (self.video, self.audio) if track)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A finished segment: `number` its media sequence number, `start_s` from the broadcast's zero, `data` all of its parts' bytes."""
+
+    rendition: str
+    number: int
+    start_s: float
+    duration_s: float
+    program_date_time: datetime
+    data: bytes
+
+
+class SampleSink(Protocol):
+    """Takes one rendition's samples, each track in decode order; video and audio may be interleaved in any way."""
+
+    def push(self, sample: Sample) -> None: ...
+
+    def close(self) -> None:
+        """No more samples come: the segment that is open ends here."""
+        ...
+
+
+class Packager(Protocol):
+    """Makes one broadcast's parts and segments. The first rendition added is the source: its key frames decide the cuts."""
+
+    def add(self, rendition: Rendition) -> SampleSink: ...
+
+    def end(self) -> None:
+        """The broadcast is over: players see the end of the playlists."""
+        ...
+
+
+class SegmentSink(Protocol):
+    """Takes what the packager finished, to keep it (the archive). Never blocks, never raises."""
+
+    def rendition(self, rendition: Rendition, init: bytes) -> None:
+        """Comes before the rendition's first segment; `init` is its initialisation segment (ftyp, moov)."""
+        ...
+
+    def segment(self, segment: Segment) -> None: ...

@@ -15,11 +15,11 @@ from typing import Final, Protocol
 from uuid import UUID, uuid5
 
 import structlog
-from eventstore.errors import StoreUnavailable
 from prometheus_client import Counter, Gauge
 
 from domain import channel, chat
 from domain.channel import ChatMode
+from eventstore.errors import StoreUnavailable
 from eventstore.port import Appended, ChatPost, Duplicate, EventStore, Outcome, Recorded, Refused, shard_of
 from gateways.chat import frames
 from gateways.chat.frames import Json

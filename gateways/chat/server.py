@@ -15,7 +15,6 @@ from weakref import WeakKeyDictionary
 
 import orjson
 import structlog
-from eventstore.errors import StoreUnavailable
 from prometheus_client import Counter
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
@@ -23,6 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 
+from eventstore.errors import StoreUnavailable
 from gateways.chat import frames
 from gateways.chat.frames import BadFrame, Ping, PostMessage
 from gateways.chat.pod import Identity, Pod

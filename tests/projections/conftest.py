@@ -1,16 +1,14 @@
-"""Fixtures of the projection tests: a database a module, and a connection to it."""
+"""Fixtures of the projection tests: a database a module, and connections to it."""
 
 from collections.abc import AsyncIterator, Iterator
-from typing import TypeAlias
 
 import asyncpg
 import pytest
 import pytest_asyncio
 
 from gateways.engines.postgres import Postgres
+from projections.checkpoints import Pool
 from tests.engines import fresh_database
-
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +19,13 @@ def module_database(postgres: Postgres) -> Iterator[str]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def connection(module_database: str) -> AsyncIterator[Connection]:
+async def connection(module_database: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
     connection = await asyncpg.connect(module_database)
     yield connection
     await connection.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def pool(module_database: str) -> AsyncIterator[Pool]:
+    async with asyncpg.create_pool(module_database, min_size=1, max_size=6) as pool:
+        yield pool

@@ -1,13 +1,13 @@
 """Folding a batch of changes writes what applying them one by one would have written, on a real Postgres."""
 
 from itertools import pairwise
-from typing import Any
 
 import asyncpg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from projections.rows import Bump, Change, Delete, Key, Patch, Put, Table, fold, statements
+from projections.rows import Bump, Change, Delete, Patch, Put, Table, fold, statements
+from tests.projections.model import Rows, apply
 
 _TABLE = Table("things", {"a": "text", "b": "int"}, {"title": "text", "n": "bigint", "tags": "jsonb"}, shared=True)
 _DDL = """CREATE TABLE things (a text, b int, title text NOT NULL DEFAULT 'new', n bigint NOT NULL DEFAULT 0,
@@ -27,34 +27,19 @@ _changes = st.lists(
 )
 
 
-def _apply(rows: dict[Key, dict[str, Any]], change: Change) -> None:
-    """One change as its docstring says it, with no folding."""
-    if isinstance(change, Delete):
-        rows.pop(change.key, None)
-    elif isinstance(change, Patch):
-        if change.key in rows:
-            rows[change.key].update(change.values)
-    elif isinstance(change, Put):
-        rows.setdefault(change.key, dict(_FRESH)).update(change.values)
-    else:
-        row = rows.setdefault(change.key, dict(_FRESH))
-        for column, delta in change.values.items():
-            row[column] += delta
-
-
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=_changes, cuts=st.lists(st.integers(0, 25), max_size=3))
 async def test_any_cut_into_batches_writes_the_same_rows_as_one_by_one(
     connection: "asyncpg.Connection[asyncpg.Record]", changes: list[Change], cuts: list[int]
 ) -> None:
-    await connection.execute("DROP SCHEMA IF EXISTS folded CASCADE; CREATE SCHEMA folded; SET search_path = folded")
-    await connection.execute(_DDL)
+    await connection.execute("DROP SCHEMA IF EXISTS folded CASCADE; CREATE SCHEMA folded")
+    await connection.execute(_DDL.replace("things", "folded.things", 1))
     bounds = [0, *sorted(min(cut, len(changes)) for cut in cuts), len(changes)]
     for start, end in pairwise(bounds):
         for sql, args in statements("folded", fold(changes[start:end])):
             await connection.execute(sql, *args)
-    expected: dict[Key, dict[str, Any]] = {}
+    one_by_one: Rows = {}
     for change in changes:
-        _apply(expected, change)
-    found = await connection.fetch("SELECT * FROM things")
-    assert {(row["a"], row["b"]): {name: row[name] for name in _FRESH} for row in found} == expected
+        apply(one_by_one, change, _FRESH)
+    found = await connection.fetch("SELECT * FROM folded.things")
+    assert {(row["a"], row["b"]): {name: row[name] for name in _FRESH} for row in found} == one_by_one

@@ -1,0 +1,137 @@
+"""A log in memory and read models applied one change at a time: what the runner's results are held against."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from domain import account, broadcast, channel, chat, follow, recording, subscription
+from domain.event import Event
+from eventstore import wire
+from eventstore.port import Recorded, shard_of
+from eventstore.wire import WireEvent, WireRecord
+from projections.projection import Projection
+from projections.rows import Change, Delete, Key, Patch, Put, Table
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+EVENTS: dict[str, type[Event]] = {
+    one.TOPIC: one
+    for module in (account, broadcast, channel, chat, follow, recording, subscription)
+    for one in vars(module).values()
+    if isinstance(one, type) and issubclass(one, Event) and one is not Event
+}
+
+
+class MemoryLog:
+    """Shards of stored events, with the relay's view of them; states are the events' plain JSON."""
+
+    def __init__(self) -> None:
+        self.shards: dict[int, list[WireEvent]] = defaultdict(list)
+        self.reads = 0
+        self._versions: dict[str, int] = defaultdict(int)
+
+    def append(self, stream: str, key: str, event: Event, *, actor: str | None = None) -> WireEvent:
+        shard = shard_of(key)
+        position = len(self.shards[shard]) + 1
+        self._versions[stream] += 1
+        stored = WireEvent(
+            position, stream, self._versions[stream], event.TOPIC, EPOCH + timedelta(seconds=position), actor,
+            UUID(int=position), None, None, event.model_dump_json().encode(),
+        )  # fmt: skip
+        self.shards[shard].append(stored)
+        return stored
+
+    async def events(
+        self, spans: Mapping[int, tuple[int, int]], *, categories: Iterable[str], topics: Iterable[str], limit: int
+    ) -> Mapping[int, Sequence[WireEvent]]:
+        self.reads += 1
+        wanted = set(topics)
+        return {
+            shard: [event for event in self.shards[shard] if after < event.position <= upto and event.topic in wanted][
+                :limit
+            ]
+            for shard, (after, upto) in spans.items()
+        }
+
+    async def tails(self) -> Mapping[int, Mapping[str, int]]:
+        return {shard: self.tails_at(shard, len(events)) for shard, events in self.shards.items()}
+
+    def tails_at(self, shard: int, upto: int) -> dict[str, int]:
+        return {category_of(event): event.position for event in self.shards[shard][:upto]}
+
+    async def decode(self, shard: int, events: Sequence[WireEvent]) -> Sequence[Recorded]:
+        return [recorded(shard, event) for event in events]
+
+    def records(self, cuts: Iterable[int] = ()) -> list[WireRecord]:
+        """What a relay that stopped at these positions would have sent, each through the wire and back."""
+        sent: list[WireRecord] = []
+        for shard, events in self.shards.items():
+            bounds = sorted({0, len(events), *(min(cut, len(events)) for cut in cuts)})
+            for before, upto in zip(bounds, bounds[1:], strict=False):  # noqa: RUF007
+                batch = defaultdict(list)
+                for event in events[before:upto]:
+                    batch[category_of(event)].append(event)
+                tails, earlier = self.tails_at(shard, upto), self.tails_at(shard, before)
+                for category, some in batch.items():
+                    prev = earlier.get(category, 0)
+                    data = wire.records(shard, category, some, prev=prev, upto=upto, tails=tails)
+                    sent.extend(wire.decode(one) for one in data)
+        return sent
+
+
+def category_of(event: WireEvent) -> str:
+    return EVENTS[event.topic].CATEGORY.value
+
+
+def recorded(shard: int, stored: WireEvent) -> Recorded:
+    return Recorded(
+        stream=stored.stream, version=stored.version, shard=shard, position=stored.position, topic=stored.topic,
+        category=category_of(stored), at=stored.at, actor=stored.actor, command_id=stored.command_id,
+        correlation_id=stored.correlation_id, causation_id=stored.causation_id,
+        event=EVENTS[stored.topic].model_validate_json(stored.state),
+    )  # fmt: skip
+
+
+Rows = dict[Key, dict[str, Any]]
+
+
+def apply(rows: Rows, change: Change, fresh: Mapping[str, Any]) -> None:
+    """One change as its docstring says it, with no folding."""
+    if isinstance(change, Delete):
+        rows.pop(change.key, None)
+    elif isinstance(change, Patch):
+        if change.key in rows:
+            rows[change.key].update(change.values)
+    elif isinstance(change, Put):
+        rows.setdefault(change.key, dict(fresh)).update(change.values)
+    else:
+        row = rows.setdefault(change.key, dict(fresh))
+        for column, delta in change.values.items():
+            row[column] += delta
+
+
+DEFAULTS: Mapping[str, Any] = {"followers": 0, "subscribers": 0, "tags": "[]", "chat_mode": "{}"}
+
+
+def expected(projection: Projection, log: MemoryLog) -> dict[Table, Rows]:
+    """The rows of a projection, one event and one change at a time."""
+    tables: dict[Table, Rows] = {table: {} for table in projection.tables}
+    for shard, events in log.shards.items():
+        for stored in events:
+            for change in projection.rows_for(recorded(shard, stored)):
+                fresh = {column: DEFAULTS.get(column) for column in change.table.columns}
+                apply(tables[change.table], change, fresh)
+    return tables
+
+
+async def found(connection: Any, projection: Projection, schema: str | None = None) -> dict[Table, Rows]:
+    """The rows of a projection as they stand in Postgres."""
+    tables: dict[Table, Rows] = {}
+    for table in projection.tables:
+        names = [*table.key, *table.columns]
+        rows = await connection.fetch(f"SELECT {', '.join(names)} FROM {schema or projection.schema}.{table.name}")
+        tables[table] = {
+            tuple(row[name] for name in table.key): {name: row[name] for name in table.columns} for row in rows
+        }
+    return tables
