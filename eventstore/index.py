@@ -1,0 +1,41 @@
+"""The index tables: rows that must be visible the instant their event is, because a decision reads them (bans, key hashes, roles).
+
+Written only in the transaction that appends the event which changes them, never by a projection. Each is read by its whole primary key.
+The SQL side is `schema/`; a test holds the two together.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+
+@dataclass(frozen=True, slots=True)
+class IndexTable:
+    """Names of the primary key's columns and of the others."""
+
+    key: tuple[str, ...]
+    values: tuple[str, ...]
+
+
+TABLES: Final[Mapping[str, IndexTable]] = {
+    "stream_keys": IndexTable(("key_hash",), ("channel_id", "channel", "owner_id")),
+    "credentials": IndexTable(("username",), ("account_id", "password_hash")),
+    "account_roles": IndexTable(("account_id", "role"), ()),
+    "channel_roles": IndexTable(("channel_id", "account_id"), ("role", "username")),
+    "chat_bans": IndexTable(("channel_id", "account_id"), ("until",)),
+    "chat_modes": IndexTable(
+        ("channel_id",), ("slow_s", "followers_only_min", "subscribers_only", "emote_only", "unique")
+    ),
+    "names": IndexTable(("name", "use"), ("account_id", "subject_id")),
+}
+
+
+class UnknownIndex(Exception):
+    """A table or column that is none of `TABLES`: a fault of the caller."""
+
+
+def check(table: str, key: Mapping[str, Any], values: Mapping[str, Any] | None) -> None:
+    """Raise UnknownIndex unless the key is whole and the values are all there or None."""
+    known = TABLES.get(table)
+    if known is None or set(key) != set(known.key) or (values is not None and set(values) != set(known.values)):
+        raise UnknownIndex(f"{table} {sorted(key)} {sorted(values or ())}")
