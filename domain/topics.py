@@ -1,4 +1,4 @@
-"""Every kind of event there is, by its topic: the registry that the store's mapper is made with. A new event is added here, or no log takes it."""
+"""Every kind of event there is, by its topic: what the mapper of the store is made with. A new event is added here, or no log takes it."""
 
 from collections.abc import Mapping
 from typing import Final

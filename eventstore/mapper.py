@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from eventstore.errors import StoreError
 from eventstore.keys import PersonalKeys, is_sealed, seal, unseal
 from eventstore.port import Recorded
+from eventstore.validation import check_state
 from eventstore.wire import WireEvent
 
 ERASED: Final = "[erased]"
@@ -99,7 +100,9 @@ class EventMapper(Mapper[str]):
                 state[field] = ERASED if key is None else seal(key, text, f"{topic}.{field}")
         if (version := getattr(kind, "class_version", 1)) > 1:
             state["class_version"] = version
-        return topic, self._compressor.compress(self.transcoder.encode(state))
+        encoded = self.transcoder.encode(state)
+        check_state(topic, encoded)
+        return topic, self._compressor.compress(encoded)
 
     def state_from(self, topic: str, stored: bytes) -> tuple[type[BaseModel], dict[str, Any]]:
         """The event's class and its upcast state, personal fields still sealed."""

@@ -1,0 +1,40 @@
+"""Brings a database to the schema of this program: yoyo-migrations, run at start under an advisory lock.
+
+Called by whoever opens a database, as often as it likes: only one process at a time migrates, the others wait and find nothing to do.
+(The library's own lock is a row that a killed process would leave behind; a session's advisory lock goes with its session.)
+"""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, cast
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+import psycopg
+from yoyo import get_backend, read_migrations
+
+EVENT_STORE: Final = Path(__file__).parent / "schema"
+PERSONAL_KEYS: Final = Path(__file__).parent / "schema_keys"
+_LOCK: Final = 7308613707
+
+
+async def migrate(dsn: str, folder: Path) -> None:
+    """Apply what of the folder's migrations the database lacks, in the order of their names."""
+    await asyncio.to_thread(_migrate, dsn, folder)
+
+
+def _migrate(dsn: str, folder: Path) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+        backend = get_backend(_uri(dsn), migration_table="_migrations_" + folder.name)
+        try:
+            backend.apply_migrations(backend.to_apply(read_migrations(str(folder))))
+        finally:
+            backend.connection.close()
+
+
+def _uri(dsn: str) -> str:
+    """The library's address for psycopg 3. Parameters stay where they are: a socket folder is one."""
+    split = urlsplit(dsn)
+    query = urlencode(cast("Mapping[str, str]", dict(parse_qsl(split.query))), quote_via=quote)
+    return urlunsplit(("postgresql+psycopg", split.netloc, split.path, query, ""))

@@ -1,0 +1,70 @@
+-- The log: events by class and by range of positions, heads of shards and streams, outcomes of commands.
+CREATE TABLE events (
+    category text NOT NULL,
+    shard smallint NOT NULL,
+    position bigint NOT NULL,
+    stream text NOT NULL,
+    version bigint NOT NULL,
+    topic text NOT NULL,
+    at timestamptz NOT NULL,
+    actor text,
+    command_id uuid NOT NULL,
+    correlation_id uuid,
+    causation_id uuid,
+    state bytea NOT NULL
+) PARTITION BY LIST (category);
+CREATE TABLE events_lifecycle PARTITION OF events FOR VALUES IN ('lifecycle') PARTITION BY RANGE (position);
+CREATE TABLE events_chat PARTITION OF events FOR VALUES IN ('chat') PARTITION BY RANGE (position);
+CREATE TABLE events_media PARTITION OF events FOR VALUES IN ('media') PARTITION BY RANGE (position);
+CREATE TABLE events_money PARTITION OF events FOR VALUES IN ('money') PARTITION BY RANGE (position);
+ALTER TABLE events ADD PRIMARY KEY (category, shard, position);
+CREATE INDEX events_by_stream ON events (stream, version);
+
+-- A head is updated by every append: room in the page keeps the update off the index.
+CREATE TABLE shard_heads (
+    shard smallint PRIMARY KEY,
+    position bigint NOT NULL DEFAULT 0,
+    at timestamptz NOT NULL DEFAULT '-infinity'
+) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000);
+INSERT INTO shard_heads (shard) SELECT generate_series(0, 63);
+
+CREATE TABLE stream_heads (
+    stream text PRIMARY KEY,
+    version bigint NOT NULL
+) WITH (fillfactor = 70);
+
+-- What a command came to: a row for each stream it wrote, or one for a final refusal. `money` is kept for ever, others a day.
+CREATE TABLE command_outcomes (
+    command_id uuid NOT NULL,
+    write smallint NOT NULL,
+    at timestamptz NOT NULL,
+    money boolean NOT NULL,
+    stream text,
+    shard smallint,
+    version bigint,
+    position bigint,
+    refusal text,
+    PRIMARY KEY (command_id, write)
+);
+CREATE INDEX command_outcomes_to_forget ON command_outcomes USING brin (at) WITH (pages_per_range = 16, autosummarize = on);
+
+-- Partitions of 2^22 positions a shard, made ahead of need. The last made edge is the smallest over the classes.
+CREATE FUNCTION extend_events(needed bigint) RETURNS bigint LANGUAGE plpgsql AS $extend$
+DECLARE
+    width constant bigint := 4194304;
+    class text;
+    first bigint;
+BEGIN
+    PERFORM pg_advisory_xact_lock(7308613708);
+    FOREACH class IN ARRAY ARRAY['lifecycle', 'chat', 'media', 'money'] LOOP
+        first := 0;
+        WHILE first < needed LOOP
+            EXECUTE format('CREATE TABLE IF NOT EXISTS %I PARTITION OF %I FOR VALUES FROM (%s) TO (%s)',
+                'events_' || class || '_' || first / width, 'events_' || class, first, first + width);
+            first := first + width;
+        END LOOP;
+    END LOOP;
+    RETURN first;
+END
+$extend$;
+DO $first$ BEGIN PERFORM extend_events(1); END $first$;
