@@ -3,7 +3,7 @@
 Called by `eventstore.postgres` and by the `append` benchmark. Knows bytes and ids, never events.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -12,9 +12,10 @@ from uuid import UUID
 from eventstore.port import Appended, Duplicate, Outcome, Placed, Refused, WrongVersion
 
 _APPEND: Final = (
-    "SELECT command, status, stream, shard, version, position, at, refusal FROM append_commands"
-    "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
+    "SELECT at, versions, positions, again, wrong FROM append_events"
+    "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)"
 )
+_OUTCOMES: Final = "SELECT command, at, stream, version, shard, position, refusal FROM outcomes_of($1)"
 _POST: Final = (
     "SELECT command, status, version, position, at, refusal, wait_s FROM post_messages"
     "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
@@ -75,61 +76,121 @@ class Message:
 
 
 async def append(connection: Any, commands: Sequence[Command]) -> list[Outcome]:
-    """Write a batch in one transaction, an outcome each."""
-    w_command: list[int] = []
-    w_first: list[int] = []
-    e_write: list[int] = []
-    writes: list[StoredWrite] = []
-    events: list[tuple[str, str, bytes]] = []
-    for number, command in enumerate(commands, 1):
-        for write in command.writes:
-            writes.append(write)
-            w_command.append(number)
-            w_first.append(len(events) + 1)
-            events.extend(write.events)
-            e_write.extend([len(writes)] * len(write.events))
-    rows = await connection.fetch(
-        _APPEND,
-        [command.command_id for command in commands],
-        [command.actor for command in commands],
-        [command.correlation_id for command in commands],
-        [command.causation_id for command in commands],
-        [command.money for command in commands],
-        [command.index for command in commands],
-        w_command,
-        [write.stream for write in writes],
-        [write.shard for write in writes],
-        [write.expected for write in writes],
-        w_first,
-        [len(write.events) for write in writes],
-        e_write,
-        [event[0] for event in events],
-        [event[1] for event in events],
-        [event[2] for event in events],
-    )
-    return _outcomes(len(commands), rows)
-
-
-def _outcomes(count: int, rows: Sequence[Any]) -> list[Outcome]:
-    placed: list[list[Placed]] = [[] for _ in range(count)]
-    outcomes: list[Outcome | None] = [None] * count
-    at: dict[int, datetime] = {}
-    repeated: set[int] = set()
-    for command, status, stream, shard, version, position, when, refusal in rows:
-        number = command - 1
-        if status == b"w":
-            outcomes[number] = WrongVersion(stream, version)
-        elif status == b"r":
-            outcomes[number] = Duplicate(Refused(refusal))
-        else:
-            placed[number].append(Placed(stream, version, shard, position))
-            at[number] = when
-            if status == b"d":
-                repeated.add(number)
-    for number, when in at.items():
-        appended = Appended(tuple(placed[number]), when)
-        outcomes[number] = Duplicate(appended) if number in repeated else appended
+    """Write a batch in one transaction, an outcome each. Who lost or came twice is answered, and the others are sent again without them."""
+    outcomes: list[Outcome | None] = [None] * len(commands)
+    left = list(range(len(commands)))
+    while left:
+        batch = Batch([commands[number] for number in left])
+        at, versions, positions, again, wrong = await connection.fetchrow(_APPEND, *batch.columns())
+        if not again and not wrong:
+            for number, appended in zip(left, batch.outcomes(at, versions, positions), strict=True):
+                outcomes[number] = appended
+            break
+        answered = await _repeated(connection, again) if again else {}
+        lost = {batch.streams[place - 1]: versions[place - 1] for place in wrong}
+        still = []
+        for number in left:
+            command = commands[number]
+            outcomes[number] = answered.get(command.command_id) or _lost(command, lost)
+            if outcomes[number] is None:
+                still.append(number)
+        left = still
     return [_told(outcome) for outcome in outcomes]
+
+
+class Batch:
+    """Commands as the columns of `append_events`."""
+
+    def __init__(self, commands: Sequence[Command]) -> None:
+        self.commands = commands
+        self.shards = sorted({write.shard for command in commands for write in command.writes})
+        self.streams: list[str] = []
+        self._places: list[tuple[int, int, int, int]] = []
+
+    def columns(self) -> tuple[Any, ...]:
+        shard_places = {shard: place for place, shard in enumerate(self.shards, 1)}
+        stream_places: dict[str, int] = {}
+        shard_counts = [0] * (len(self.shards) + 1)
+        stream_counts: list[int] = []
+        expected: list[int | None] = []
+        e_stream, e_version, e_shard, e_position = [], [], [], []
+        kinds: dict[tuple[str, str], int] = {}
+        e_kind, states = [], []
+        actors, ids, correlations, causations = [], [], [], []
+        o_command, o_write, o_event, o_money = [], [], [], []
+        for command in self.commands:
+            for number, write in enumerate(command.writes):
+                stream = write.stream
+                shard = shard_places[write.shard]
+                place = stream_places.get(stream)
+                if place is None:
+                    place = stream_places[stream] = len(stream_counts) + 1
+                    stream_counts.append(0)
+                    expected.append(write.expected)
+                for category, topic, state in write.events:
+                    stream_counts[place - 1] += 1
+                    shard_counts[shard] += 1
+                    e_stream.append(place)
+                    e_version.append(stream_counts[place - 1])
+                    e_shard.append(shard)
+                    e_position.append(shard_counts[shard])
+                    e_kind.append(kinds.setdefault((category, topic), len(kinds) + 1))
+                    states.append(state)
+                    actors.append(command.actor)
+                    ids.append(command.command_id)
+                    correlations.append(command.correlation_id)
+                    causations.append(command.causation_id)
+                o_command.append(command.command_id)
+                o_write.append(number)
+                o_event.append(len(e_stream))
+                o_money.append(command.money)
+                self._places.append((place, stream_counts[place - 1], shard, shard_counts[shard]))
+        self.streams = list(stream_places)
+        return (
+            self.shards, self.streams, expected, stream_counts,
+            e_stream, e_version, e_shard, e_position,
+            [category for category, _ in kinds], [topic for _, topic in kinds], e_kind, states,
+            _or_none(actors), ids, _or_none(correlations), _or_none(causations),
+            o_command, o_write, o_event, o_money,
+            [command.index for command in self.commands if command.index],
+        )  # fmt: skip
+
+    def outcomes(self, at: datetime, versions: Sequence[int], positions: Sequence[int]) -> Iterator[Appended]:
+        """Where each command's writes came to stand, given the heads before the batch."""
+        places = iter(self._places)
+        for command in self.commands:
+            placed = []
+            for write in command.writes:
+                stream, version, shard, position = next(places)
+                placed.append(
+                    Placed(write.stream, versions[stream - 1] + version, write.shard, positions[shard - 1] + position)
+                )
+            yield Appended(tuple(placed), at)
+
+
+def _or_none(column: list[Any]) -> list[Any]:
+    """A column that nobody filled is not sent."""
+    return column if any(value is not None for value in column) else []
+
+
+def _lost(command: Command, lost: Mapping[str, int]) -> WrongVersion | None:
+    for write in command.writes:
+        if write.expected is not None and write.stream in lost:
+            return WrongVersion(write.stream, lost[write.stream])
+    return None
+
+
+async def _repeated(connection: Any, commands: Sequence[UUID]) -> dict[UUID, Duplicate]:
+    """The first outcomes of commands that were handled before."""
+    placed: dict[UUID, list[Placed]] = {}
+    answered: dict[UUID, Duplicate] = {}
+    for command, at, stream, version, shard, position, refusal in await connection.fetch(_OUTCOMES, commands):
+        if refusal is not None:
+            answered[command] = Duplicate(Refused(refusal))
+            continue
+        placed.setdefault(command, []).append(Placed(stream, version, shard, position))
+        answered[command] = Duplicate(Appended(tuple(placed[command]), at))
+    return answered
 
 
 async def post(connection: Any, messages: Sequence[Message]) -> list[Outcome]:

@@ -17,8 +17,6 @@ CREATE TABLE events_lifecycle PARTITION OF events FOR VALUES IN ('lifecycle') PA
 CREATE TABLE events_chat PARTITION OF events FOR VALUES IN ('chat') PARTITION BY RANGE (position);
 CREATE TABLE events_media PARTITION OF events FOR VALUES IN ('media') PARTITION BY RANGE (position);
 CREATE TABLE events_money PARTITION OF events FOR VALUES IN ('money') PARTITION BY RANGE (position);
-ALTER TABLE events ADD PRIMARY KEY (category, shard, position);
-CREATE INDEX events_by_stream ON events (stream, version);
 
 -- A head is updated by every append: room in the page keeps the update off the index.
 CREATE TABLE shard_heads (
@@ -33,20 +31,19 @@ CREATE TABLE stream_heads (
     version bigint NOT NULL
 ) WITH (fillfactor = 70);
 
--- What a command came to: a row for each stream it wrote, or one for a final refusal. `money` is kept for ever, others a day.
+-- What a command came to: where the last event of each stream it wrote stands, or one row for a final refusal. `money` is kept for ever,
+-- others a day.
 CREATE TABLE command_outcomes (
     command_id uuid NOT NULL,
     write smallint NOT NULL,
     at timestamptz NOT NULL,
     money boolean NOT NULL,
-    stream text,
     shard smallint,
-    version bigint,
     position bigint,
     refusal text,
     PRIMARY KEY (command_id, write)
 );
-CREATE INDEX command_outcomes_to_forget ON command_outcomes USING brin (at) WITH (pages_per_range = 16, autosummarize = on);
+CREATE INDEX command_outcomes_to_forget ON command_outcomes USING brin (at);
 
 -- Partitions of 2^22 positions a shard, made ahead of need. The last made edge is the smallest over the classes.
 CREATE FUNCTION extend_events(needed bigint) RETURNS bigint LANGUAGE plpgsql AS $extend$
@@ -54,13 +51,20 @@ DECLARE
     width constant bigint := 4194304;
     class text;
     first bigint;
+    leaf text;
 BEGIN
     PERFORM pg_advisory_xact_lock(7308613708);
     FOREACH class IN ARRAY ARRAY['lifecycle', 'chat', 'media', 'money'] LOOP
         first := 0;
         WHILE first < needed LOOP
-            EXECUTE format('CREATE TABLE IF NOT EXISTS %I PARTITION OF %I FOR VALUES FROM (%s) TO (%s)',
-                'events_' || class || '_' || first / width, 'events_' || class, first, first + width);
+            leaf := format('events_%s_%s', class, first / width);
+            IF to_regclass(leaf) IS NULL THEN
+                EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%s) TO (%s)',
+                    leaf, 'events_' || class, first, first + width);
+                -- The heads keep both unique; the indexes would say so if they ever did not.
+                EXECUTE format('CREATE UNIQUE INDEX ON %I (shard, position)', leaf);
+                EXECUTE format('CREATE UNIQUE INDEX ON %I (stream, version)', leaf);
+            END IF;
             first := first + width;
         END LOOP;
     END LOOP;

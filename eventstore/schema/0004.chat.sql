@@ -26,7 +26,7 @@ BEGIN
     IF skipped <> '{}' THEN
         RETURN QUERY SELECT s.ord::int, CASE WHEN o.refusal IS NULL THEN 'd' ELSE 'f' END::"char", o.version, o.position,
                 o.at, o.refusal, NULL::float8
-            FROM unnest(skipped) s(ord) JOIN command_outcomes o ON o.command_id = c_id[s.ord];
+            FROM unnest(skipped) s(ord) CROSS JOIN LATERAL outcomes_of(ARRAY[c_id[s.ord]]) o;
     END IF;
 
     RETURN QUERY WITH asked AS MATERIALIZED (
@@ -86,8 +86,8 @@ BEGIN
             END::float8 AS wait_s
         FROM judged j LEFT JOIN admitted a ON a.ord = j.ord
     ), outcomes AS (
-        INSERT INTO command_outcomes (command_id, write, at, money, stream, shard, version, position, refusal)
-        SELECT c_id[a.ord], 1, recorded, false, 'chat-' || a.channel, a.shard, a.version, a.position, a.refusal
+        INSERT INTO command_outcomes (command_id, write, at, money, shard, position, refusal)
+        SELECT c_id[a.ord], 0, recorded, false, a.shard, a.position, a.refusal
         FROM answers a WHERE a.wait_s IS NULL
     )
     SELECT a.ord::int, CASE WHEN a.refusal IS NULL THEN 'a' ELSE 'r' END::"char", a.version, a.position, recorded, a.refusal, a.wait_s
