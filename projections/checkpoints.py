@@ -4,9 +4,9 @@ The checkpoints live in the projection's own schema, beside the rows they speak 
 other. Called by `runner`, `rebuild` and `status`; knows nothing of events.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import asyncpg
 import asyncpg.pool
@@ -16,6 +16,9 @@ from projections.projection import Projection
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+
+
+_CREATING: Final = 7_308_613_709
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,10 @@ class Current:
 SchemaState = Missing | Outdated | Current
 
 
+class MadeForAnother(Exception):
+    """The schema is not this program's: another version of the projection writes it, or it is not there."""
+
+
 class Overtaken(Exception):
     """Another worker moved a checkpoint that this one held to be its own: nothing was written."""
 
@@ -50,7 +57,22 @@ async def state(connection: Connection, projection: Projection, *, schema: str |
     return Current() if made_for == projection.fingerprint else Outdated(str(made_for))
 
 
-async def create(connection: Connection, projection: Projection, *, schema: str | None = None) -> None:
+async def ensure(pool: Pool, projections: Iterable[Projection]) -> None:
+    """Create what schemas are missing, empty. Any process that reads or writes rows may call it at its start, several at once."""
+    async with pool.acquire() as connection:
+        states = [await state(connection, one) for one in projections]
+        if not any(isinstance(found, Missing) for found in states):
+            return
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", _CREATING)
+            for one in projections:
+                if isinstance(await state(connection, one), Missing):
+                    await create(connection, one)
+
+
+async def create(
+    connection: Connection, projection: Projection, *, schema: str | None = None, indexes: bool = True
+) -> None:
     """An empty schema with every shard at 0. Call it in a transaction."""
     schema = schema or projection.schema
     await connection.execute(f"CREATE SCHEMA {schema}")
@@ -64,7 +86,8 @@ async def create(connection: Connection, projection: Projection, *, schema: str 
     )
     await connection.execute("INSERT INTO checkpoints SELECT shard, 0 FROM generate_series(0, $1 - 1) shard", SHARDS)
     await connection.execute("INSERT INTO made_for VALUES ($1)", projection.fingerprint)
-    await connection.execute(projection.ddl)
+    await connection.execute(projection.ddl if indexes else projection.table_ddl)
+    await connection.execute("SET LOCAL search_path = DEFAULT")
 
 
 async def load(connection: Connection, schema: str) -> dict[int, int]:

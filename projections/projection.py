@@ -46,6 +46,21 @@ class Projection:
         return (SCHEMA_FOLDER / f"{self.name}.sql").read_text()
 
     @cached_property
+    def index_ddl(self) -> str:
+        """The part of `ddl` that rows can be written without: a rebuild runs it last."""
+        return ";\n".join(statement for statement in self._statements if statement.startswith("CREATE INDEX"))
+
+    @cached_property
+    def table_ddl(self) -> str:
+        """The rest of `ddl`."""
+        return ";\n".join(statement for statement in self._statements if not statement.startswith("CREATE INDEX"))
+
+    @property
+    def _statements(self) -> list[str]:
+        lines = (line for line in self.ddl.splitlines() if not line.lstrip().startswith("--"))
+        return [statement.strip() for statement in "\n".join(lines).split(";") if statement.strip()]
+
+    @cached_property
     def fingerprint(self) -> str:
         """Changes with the tables or the version: rows made under another one must be rebuilt."""
         return f"{self.version}-{sha256(self.ddl.encode()).hexdigest()[:16]}"

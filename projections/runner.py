@@ -13,7 +13,7 @@ from prometheus_client import Counter
 from eventstore.port import Recorded
 from eventstore.wire import WireEvent, WireRecord
 from projections import checkpoints
-from projections.checkpoints import Overtaken, Pool
+from projections.checkpoints import Current, MadeForAnother, Overtaken, Pool
 from projections.projection import Projection
 from projections.rows import Change, fold, statements
 
@@ -60,8 +60,13 @@ class Runner:
         self._seen: dict[int, int] = {}
 
     async def open(self) -> None:
-        """Read the checkpoints. Before anything else, and again whenever another worker may have moved them."""
-        async with self._pool.acquire() as connection:
+        """Read the checkpoints. Before anything else, and again whenever another worker may have moved them.
+
+        Raises MadeForAnother: rows of another version of the projection are not ours to write.
+        """
+        async with self._pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
+            if not isinstance(await checkpoints.state(connection, self.projection, schema=self.schema), Current):
+                raise MadeForAnother(self.schema)
             self._stored = await checkpoints.load(connection, self.schema)
         self._seen = dict(self._stored)
 

@@ -7,10 +7,15 @@ from typing import Any
 from uuid import UUID
 
 from domain import account, broadcast, channel, chat, follow, recording, subscription
+from domain.channel import ModeratorAppointed
+from domain.chat import MessagePosted, UserBanned
 from domain.event import Event
+from domain.follow import ChannelFollowed, ChannelUnfollowed
 from eventstore import wire
 from eventstore.port import Recorded, shard_of
 from eventstore.wire import WireEvent, WireRecord
+from projections import checkpoints
+from projections.checkpoints import Pool
 from projections.projection import Projection
 from projections.rows import Change, Delete, Key, Patch, Put, Table
 
@@ -62,6 +67,15 @@ class MemoryLog:
 
     async def decode(self, shard: int, events: Sequence[WireEvent]) -> Sequence[Recorded]:
         return [recorded(shard, event) for event in events]
+
+    def all(self) -> list[WireEvent]:
+        return [event for events in self.shards.values() for event in events]
+
+    def count(self, topic: str) -> int:
+        return sum(event.topic == topic for event in self.all())
+
+    def heads(self) -> dict[int, int]:
+        return {shard: len(events) for shard, events in self.shards.items()}
 
     def records(self, cuts: Iterable[int] = ()) -> list[WireRecord]:
         """What a relay that stopped at these positions would have sent, each through the wire and back."""
@@ -135,3 +149,57 @@ async def found(connection: Any, projection: Projection, schema: str | None = No
             tuple(row[name] for name in table.key): {name: row[name] for name in table.columns} for row in rows
         }
     return tables
+
+
+CHANNELS = ("c1", "c2", "c3")
+PEOPLE = ("ann", "bob")
+_KINDS = ("post", "follow", "post", "ban", "appoint", "unfollow")
+
+
+def event_of(kind: str, channel_id: str, person: str, number: int) -> tuple[str, Event]:
+    """The stream and the event of one step."""
+    moderator = {"moderator_id": "m", "moderator": "mod"}
+    match kind:
+        case "follow":
+            return follow.stream(channel_id, person), ChannelFollowed(channel_id=channel_id, account_id=person)
+        case "unfollow":
+            return follow.stream(channel_id, person), ChannelUnfollowed(channel_id=channel_id, account_id=person)
+        case "appoint":
+            return f"channel-{channel_id}", ModeratorAppointed(
+                channel_id=channel_id, account_id=person, username=person
+            )
+        case "ban":
+            banned = UserBanned(channel_id=channel_id, account_id=person, username=person, **moderator)
+            return chat.stream(channel_id), banned
+        case _:
+            posted = MessagePosted(
+                channel_id=channel_id, message_id=f"m{number}", author_id=person, username=person, text=f"text {number}"
+            )
+            return chat.stream(channel_id), posted
+
+
+def log_of(steps: Iterable[tuple[str, str, str]]) -> MemoryLog:
+    log = MemoryLog()
+    for number, (kind, channel_id, person) in enumerate(steps):
+        stream, event = event_of(kind, channel_id, person, number)
+        log.append(stream, channel_id, event, actor="owner")
+    return log
+
+
+def busy_log() -> MemoryLog:
+    """A log with everything that two projections share, in three channels."""
+    return more(MemoryLog(), 240)
+
+
+def more(log: MemoryLog, count: int) -> MemoryLog:
+    for number in range(first := len(log.all()), first + count):
+        stream, event = event_of(_KINDS[number % 6], channel_id := CHANNELS[number % 3], PEOPLE[number % 2], number)
+        log.append(stream, channel_id, event, actor="owner")
+    return log
+
+
+async def fresh(pool: Pool, projection: Projection) -> None:
+    """The projection's schema, newly made and empty."""
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(f"DROP SCHEMA IF EXISTS {projection.schema} CASCADE")
+        await checkpoints.create(connection, projection)

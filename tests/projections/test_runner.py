@@ -7,60 +7,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from domain import chat, follow
-from domain.channel import ModeratorAppointed
-from domain.chat import MessagePosted, UserBanned
-from domain.event import Event
-from domain.follow import ChannelFollowed, ChannelUnfollowed
 from eventstore.port import shard_of
 from eventstore.wire import WireRecord
-from projections import chat_log, checkpoints, follows, moderation
+from projections import chat_log, follows, moderation
 from projections.checkpoints import Overtaken, Pool
 from projections.projection import Projection
 from projections.runner import Runner
-from tests.projections.model import MemoryLog, expected, found
+from tests.projections.model import CHANNELS, PEOPLE, MemoryLog, busy_log, expected, found, fresh, log_of
 
 PROJECTIONS = (follows.PROJECTION, moderation.PROJECTION, chat_log.PROJECTION)
-CHANNELS = ("c1", "c2", "c3")
-PEOPLE = ("ann", "bob")
-
-
-def _event(kind: str, channel_id: str, person: str, number: int) -> tuple[str, Event]:
-    moderator = {"moderator_id": "m", "moderator": "mod"}
-    match kind:
-        case "follow":
-            return follow.stream(channel_id, person), ChannelFollowed(channel_id=channel_id, account_id=person)
-        case "unfollow":
-            return follow.stream(channel_id, person), ChannelUnfollowed(channel_id=channel_id, account_id=person)
-        case "appoint":
-            return f"channel-{channel_id}", ModeratorAppointed(
-                channel_id=channel_id, account_id=person, username=person
-            )
-        case "ban":
-            banned = UserBanned(channel_id=channel_id, account_id=person, username=person, **moderator)
-            return chat.stream(channel_id), banned
-        case _:
-            posted = MessagePosted(
-                channel_id=channel_id, message_id=f"m{number}", author_id=person, username=person, text=f"text {number}"
-            )
-            return chat.stream(channel_id), posted
-
-
-_kinds = st.sampled_from(["follow", "unfollow", "appoint", "ban", "post", "post"])
-
-
-def _log(steps: list[tuple[str, str, str]]) -> MemoryLog:
-    log = MemoryLog()
-    for number, (kind, channel_id, person) in enumerate(steps):
-        stream, event = _event(kind, channel_id, person, number)
-        log.append(stream, channel_id, event, actor="owner")
-    return log
-
-
-async def _fresh(pool: Pool, projection: Projection) -> None:
-    async with pool.acquire() as connection, connection.transaction():
-        await connection.execute(f"DROP SCHEMA IF EXISTS {projection.schema} CASCADE")
-        await checkpoints.create(connection, projection)
+kinds = st.sampled_from(["follow", "unfollow", "appoint", "ban", "post", "post"])
 
 
 async def _opened(pool: Pool, projection: Projection, log: MemoryLog) -> Runner:
@@ -77,13 +33,13 @@ async def _catch_up(runner: Runner, log: MemoryLog) -> None:
 @given(data=st.data())
 async def test_any_order_of_duplicates_and_gaps_gives_the_same_rows(pool: Pool, data: st.DataObject) -> None:
     steps = data.draw(
-        st.lists(st.tuples(_kinds, st.sampled_from(CHANNELS), st.sampled_from(PEOPLE)), min_size=1, max_size=30)
+        st.lists(st.tuples(kinds, st.sampled_from(CHANNELS), st.sampled_from(PEOPLE)), min_size=1, max_size=30)
     )
-    log = _log(steps)
+    log = log_of(steps)
     sent = log.records(data.draw(st.sets(st.integers(1, 30), max_size=6)))
     arrivals = data.draw(st.lists(st.lists(st.sampled_from(sent), max_size=4) | st.just("restart"), max_size=12))
     for projection in PROJECTIONS:
-        await _fresh(pool, projection)
+        await fresh(pool, projection)
         runner = await _opened(pool, projection, log)
         for arrival in arrivals:
             if isinstance(arrival, str):
@@ -98,14 +54,9 @@ async def test_any_order_of_duplicates_and_gaps_gives_the_same_rows(pool: Pool, 
         assert {shard: reopened.positions[shard] for shard in log.shards} == {s: len(e) for s, e in log.shards.items()}
 
 
-def _busy_log() -> MemoryLog:
-    kinds = ("post", "follow", "post", "ban", "appoint", "unfollow")
-    return _log([(kinds[n % 6], CHANNELS[n % 3], PEOPLE[n % 2]) for n in range(240)])
-
-
 async def test_records_in_order_are_applied_without_reading_the_store(pool: Pool) -> None:
-    log = _busy_log()
-    await _fresh(pool, follows.PROJECTION)
+    log = busy_log()
+    await fresh(pool, follows.PROJECTION)
     runner = await _opened(pool, follows.PROJECTION, log)
     await runner.take(log.records(range(0, 240, 7)))
     assert log.reads == 0
@@ -113,8 +64,8 @@ async def test_records_in_order_are_applied_without_reading_the_store(pool: Pool
 
 
 async def test_two_workers_on_the_same_records_apply_each_event_once(pool: Pool) -> None:
-    log = _busy_log()
-    await _fresh(pool, follows.PROJECTION)
+    log = busy_log()
+    await fresh(pool, follows.PROJECTION)
     workers = [await _opened(pool, follows.PROJECTION, log) for _ in range(2)]
     sent = log.records(range(0, 240, 7))
 
@@ -128,8 +79,8 @@ async def test_two_workers_on_the_same_records_apply_each_event_once(pool: Pool)
 
 
 async def test_a_worker_that_was_overtaken_rolls_back_its_rows(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = _busy_log()
-    await _fresh(pool, follows.PROJECTION)
+    log = busy_log()
+    await fresh(pool, follows.PROJECTION)
     zombie = await _opened(pool, follows.PROJECTION, log)
     await _catch_up(await _opened(pool, follows.PROJECTION, log), log)
 
@@ -143,8 +94,8 @@ async def test_a_worker_that_was_overtaken_rolls_back_its_rows(pool: Pool, monke
 
 
 async def test_a_worker_killed_between_rows_and_commit_resumes_exactly_once(pool: Pool) -> None:
-    log = _busy_log()
-    await _fresh(pool, chat_log.PROJECTION)
+    log = busy_log()
+    await fresh(pool, chat_log.PROJECTION)
     runner = await _opened(pool, chat_log.PROJECTION, log)
     sent = log.records(range(0, 240, 20))
     for number, record in enumerate(sent):
@@ -159,8 +110,8 @@ async def test_a_worker_killed_between_rows_and_commit_resumes_exactly_once(pool
 
 
 async def test_a_lost_record_is_filled_from_the_store_when_the_next_one_comes(pool: Pool) -> None:
-    log = _log([("post", "c1", "ann")] * 9)
-    await _fresh(pool, chat_log.PROJECTION)
+    log = log_of([("post", "c1", "ann")] * 9)
+    await fresh(pool, chat_log.PROJECTION)
     runner = await _opened(pool, chat_log.PROJECTION, log)
     first, lost, last = log.records([3, 6])
     assert lost.upto == 6
@@ -172,8 +123,8 @@ async def test_a_lost_record_is_filled_from_the_store_when_the_next_one_comes(po
 
 
 async def test_a_gap_longer_than_one_transaction_may_be_is_filled_in_several(pool: Pool) -> None:
-    log = _log([("post", "c1", "ann")] * 25)
-    await _fresh(pool, chat_log.PROJECTION)
+    log = log_of([("post", "c1", "ann")] * 25)
+    await fresh(pool, chat_log.PROJECTION)
     runner = await _opened(pool, chat_log.PROJECTION, log)
     await runner.catch_up({shard_of("c1"): 25}, limit=4)
     assert log.reads == 7
@@ -181,8 +132,8 @@ async def test_a_gap_longer_than_one_transaction_may_be_is_filled_in_several(poo
 
 
 async def test_events_of_no_concern_move_the_position_without_a_transaction_each(pool: Pool) -> None:
-    log = _log([("appoint", "c1", "ann")] * 4)
-    await _fresh(pool, follows.PROJECTION)
+    log = log_of([("appoint", "c1", "ann")] * 4)
+    await fresh(pool, follows.PROJECTION)
     runner = await _opened(pool, follows.PROJECTION, log)
     await runner.take(log.records([1, 2, 3]))
     stored: Any = await pool.fetchval(f"SELECT max(position) FROM {follows.PROJECTION.schema}.checkpoints")
