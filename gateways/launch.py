@@ -20,6 +20,9 @@ from gateways.zygote import PADDING, REQUEST_BYTES_MAX
 LINE_BYTES_MAX: Final = 16 * 1024
 READ_BYTES: Final = 64 * 1024
 
+LOST: Final = 255
+"""The exit code we tell of a child whose zygote went away, and with it its real one."""
+
 Sink = Callable[[str, str], None]
 """Takes who said it and the line."""
 
@@ -144,14 +147,18 @@ class Zygote:
         self._children: dict[int, Forked] = {}
         self._listening = asyncio.create_task(self._listen())
 
+    @property
+    def gone(self) -> bool:
+        return self.child.code is not None or self._listening.done()
+
     async def warm(self) -> None:
         await self._warm.wait()
 
     async def start(self, role: str, environment: Mapping[str, str]) -> Forked:
         """Fork a role; one of a name at a time. `ZygoteGone` when there is nothing to fork from."""
         await self.warm()
-        if self.child.code is not None or self._listening.done():
-            raise ZygoteGone
+        if self.gone:
+            raise ZygoteGone("there is nothing to fork it from")
         reading, writing = os.pipe()
         answer: asyncio.Future[Forked] = asyncio.get_running_loop().create_future()
         self._starting[role] = answer
@@ -167,7 +174,7 @@ class Zygote:
             socket.send_fds(self._ours, [json.dumps(request).encode()], descriptors)
 
     def close(self) -> None:
-        """It takes the end of the channel as its own."""
+        """It takes the end of the channel as its own: it ends what it still has, then itself."""
         self._listening.cancel()
         self._ours.close()
 
@@ -182,9 +189,9 @@ class Zygote:
             self._warm.set()
             for waiting in self._starting.values():
                 if not waiting.done():
-                    waiting.set_exception(ZygoteGone())
+                    waiting.set_exception(ZygoteGone("there is nothing to fork it from"))
             for child in self._children.values():
-                child.ended.set_result(-1)
+                child.ended.set_result(LOST)
             self._children.clear()
 
     def _hear(self, told: Mapping[str, Any]) -> None:

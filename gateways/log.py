@@ -24,6 +24,7 @@ _NOISY: Final = (
     "yoyo",
     "asyncio",
     "uvicorn.access",
+    "uvicorn.error",  # which tells of its starts and stops; ours do
 )
 
 
