@@ -62,10 +62,20 @@ class Stack:
         }
         return os.environ | {f"TALLYLIGHT_{name}": value for name, value in mine.items()}
 
+    @staticmethod
+    def command() -> list[str]:
+        """How the command line is called, whatever the working directory."""
+        return [sys.executable, "-m", "gateways.cli"]
+
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`tallylight …` beside the running stack."""
         return subprocess.run(
-            [*_tallylight(), *arguments], env=self.environment, capture_output=True, text=True, check=False, timeout=120
+            [*self.command(), *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
         )
 
     def start(self) -> Self:
@@ -73,7 +83,7 @@ class Stack:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*_tallylight(), "up"],
+                [*self.command(), "up"],
                 env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -149,7 +159,3 @@ class Stack:
                 f"{answer.request.method} {answer.request.url}: {answer.status_code} {answer.text[:500]}"
             )
         return answer.json()
-
-
-def _tallylight() -> list[str]:
-    return [sys.executable, "-m", "gateways.cli"]
