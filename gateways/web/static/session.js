@@ -1,0 +1,44 @@
+// The account corner of every page's header, and who is logged in, for the other modules.
+
+import { api, get, remembered } from './api.js';
+import { $, el } from './dom.js';
+
+// The account of this browser ({username, …}), or null. Nobody who never logged in here costs a request.
+export const session = remembered.user ? load() : Promise.resolve(null);
+
+async function load() {
+  try {
+    return await get('/api/v1/accounts/me');
+  } catch (problem) {
+    if (problem.status === 401) remembered.user = null;
+    // The server is away for a moment: the name is known, and every act is judged there anyway.
+    return remembered.user ? { username: remembered.user } : null;
+  }
+}
+
+export const here = () => encodeURIComponent(location.pathname + location.search);
+
+async function logOut() {
+  remembered.user = null;
+  await api('DELETE', '/api/v1/sessions/current').catch(() => null);
+  location.reload();
+}
+
+function corner(user) {
+  if (!user) {
+    const next = ['/login', '/register'].includes(location.pathname) ? '' : `?next=${here()}`;
+    return [
+      el('a', { class: 'button quiet', href: `/login${next}` }, 'Log in'),
+      el('a', { class: 'button', href: `/register${next}` }, 'Sign up'),
+    ];
+  }
+  return [
+    el('a', { class: 'button quiet', href: '/dashboard' }, 'Dashboard'),
+    el('span', { class: 'who' }, user),
+    el('button', { class: 'button quiet', type: 'button', onclick: logOut }, 'Log out'),
+  ];
+}
+
+const place = $('#account');
+place.replaceChildren(...corner(remembered.user));
+session.then((account) => place.replaceChildren(...corner(account?.username ?? null)));
