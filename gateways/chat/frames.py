@@ -29,7 +29,7 @@ class PostMessage(_Request):
     """`nonce` is the client's own name for the message: sent again after a reconnect, it is not posted twice."""
 
     type: Literal["message"]
-    text: Annotated[str, StringConstraints(min_length=1, max_length=TEXT_CHARS_MAX)]
+    text: str
     reply_to: Annotated[str, StringConstraints(max_length=64)] | None = None
     nonce: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
 
@@ -70,6 +70,8 @@ def parse(raw: str | bytes) -> PostMessage | Ping | BadFrame:
 def _bad_text(text: str) -> str | None:
     if not text.strip():
         return "A message needs something to read."
+    if len(text) > TEXT_CHARS_MAX:
+        return f"A message has at most {TEXT_CHARS_MAX} characters."
     # NUL cannot be stored in Postgres text; the other controls, lone surrogates included, only ever break screens.
     if any((c < " " and c != "\t") or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in text):
         return "A message has no control characters."

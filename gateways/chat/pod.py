@@ -176,6 +176,11 @@ class Pod:
         if not any(shard_of(other) == shard_of(channel_id) for other in (*self._held, *self._opening)):
             await self._feed.unwatch(shard_of(channel_id))
 
+    def members_of(self, channel_id: str) -> int:
+        """How many connections are in a room here."""
+        held = self._held.get(channel_id)
+        return len(held.members) if held else 0
+
     # -- what happened ------------------------------------------------------------------------------------------
 
     def holds(self, stream: str) -> bool:

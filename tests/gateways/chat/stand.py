@@ -1,0 +1,131 @@
+"""A chat pod with its server over the in-memory store, a feed that follows the store, and doors and standings told by the test."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import orjson
+from websockets.asyncio.client import ClientConnection, connect
+
+from eventstore.memory import MemoryStore
+from eventstore.port import SHARDS
+from gateways.chat.pod import Identity, Pod, Standing
+from gateways.chat.server import ChatServer, Unauthenticated
+from tests.stores import memory_store
+
+ROOM = "room"
+ROOM_ID = "c-room"
+
+
+class StoreFeed:
+    """What Kafka does for a pod, done by the store: it may be stopped, as a broker may."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.store = store
+        self.pod: Pod | None = None
+        self.healthy = True
+        self.carries = asyncio.Event()
+        self.carries.set()
+        self._positions = dict.fromkeys(range(SHARDS), 0)
+
+    async def watch(self, shard: int) -> None:
+        return None
+
+    async def unwatch(self, shard: int) -> None:
+        return None
+
+    async def run(self) -> None:
+        async for batch in self.store.subscribe(self._positions):
+            await self.carries.wait()
+            assert self.pod is not None
+            await self.pod.deliver(batch)
+
+
+@dataclass
+class Door:
+    """Everyone is who their bearer token says; `bad` is nobody."""
+
+    rooms: dict[str, str] = field(default_factory=lambda: {ROOM: ROOM_ID})
+
+    async def identify(
+        self, *, authorization: str | None, cookie: str | None, origin: str | None, host: str | None, ticket: str | None
+    ) -> Identity | Unauthenticated | None:
+        token = (authorization or "").removeprefix("Bearer ") or ticket
+        if token == "bad":
+            return Unauthenticated("token_invalid", "no good")
+        return Identity(f"a-{token}", token) if token else None
+
+    async def channel_id(self, name: str) -> str | None:
+        return self.rooms.get(name)
+
+
+@dataclass
+class Standings:
+    of: dict[str, Standing] = field(default_factory=dict)
+
+    async def standing(self, channel_id: str, account_id: str) -> Standing:
+        return self.of.get(account_id, Standing())
+
+
+@dataclass
+class Stand:
+    store: MemoryStore
+    feed: StoreFeed
+    standings: Standings
+    pod: Pod
+    port: int
+
+    @asynccontextmanager
+    async def join(
+        self, user: str | None = None, *, after: int | None = None, room: str = ROOM
+    ) -> AsyncIterator["Viewer"]:
+        headers = {"Authorization": f"Bearer {user}"} if user else {}
+        query = "" if after is None else f"?after={after}"
+        async with connect(f"ws://127.0.0.1:{self.port}/ws/chat/{room}{query}", additional_headers=headers) as socket:
+            yield Viewer(socket)
+
+
+@dataclass
+class Viewer:
+    socket: ClientConnection
+
+    async def frame(self) -> dict[str, Any]:
+        async with asyncio.timeout(10):
+            frame: dict[str, Any] = orjson.loads(await self.socket.recv())
+            return frame
+
+    async def until(self, kind: str) -> dict[str, Any]:
+        while (frame := await self.frame())["type"] != kind:
+            pass
+        return frame
+
+    async def messages(self, count: int) -> list[dict[str, Any]]:
+        """The next `count` messages, from however many frames."""
+        items: list[dict[str, Any]] = []
+        while len(items) < count:
+            items += (await self.until("messages"))["items"]
+        return items
+
+    async def say(self, text: str, **fields: Any) -> None:
+        await self.socket.send(orjson.dumps({"type": "message", "text": text, **fields}).decode())
+
+
+@asynccontextmanager
+async def chat_stand(store: MemoryStore | None = None) -> AsyncIterator[Stand]:
+    store = store or memory_store()
+    feed, standings = StoreFeed(store), Standings()
+    pod = Pod(store, feed, standings)
+    feed.pod = pod
+    server = ChatServer(pod, Door(), uuid4)
+    port = await server.start("127.0.0.1", 0)
+    tasks = [asyncio.create_task(feed.run()), asyncio.create_task(pod.sweep())]
+    try:
+        yield Stand(store, feed, standings, pod, port)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await server.close()
