@@ -16,7 +16,7 @@ from typing import Any, Final
 import structlog
 
 from gateways.health import HealthServer, Readiness
-from gateways.settings import SandboxSettings, Settings
+from gateways.settings import RelaySettings, SandboxSettings, Settings
 
 STOP_S_MAX: Final = 10.0
 
@@ -37,6 +37,12 @@ async def _sandbox(settings: SandboxSettings, readiness: Readiness) -> None:
         charges.close()
 
 
+async def _relay(settings: RelaySettings, readiness: Readiness) -> None:
+    from gateways.relay_role import run_relay
+
+    await run_relay(settings, readiness)
+
+
 @dataclass(frozen=True, slots=True)
 class Role:
     settings: type[Settings]
@@ -44,6 +50,7 @@ class Role:
 
 
 ROLES: Final[Mapping[str, Role]] = {
+    "relay": Role(RelaySettings, _relay),
     "sandbox": Role(SandboxSettings, _sandbox),
 }
 
