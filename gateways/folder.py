@@ -88,6 +88,10 @@ class DataFolder:
             _write_private(path, json.dumps(asdict(made), indent=1))
         return Secrets(**json.loads(path.read_text()))
 
+    def secrets_if_any(self) -> Secrets | None:
+        """Those of a folder that has some, for whoever only reads."""
+        return self.secrets() if (self.path / "secrets.json").exists() else None
+
     def running(self) -> Running | None:
         """What the last `up` said of itself; None when it ended in order."""
         try:

@@ -7,7 +7,7 @@ reads the environment. `tallylight doctor` and `compose.yaml` are held to these 
 import base64
 import os
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -49,10 +49,10 @@ class Settings(BaseSettings):
     """The private port of /healthz, /readyz and /metrics; 0 picks a free one."""
 
     @classmethod
-    def load(cls) -> Self:
-        """From the environment, or `SettingsInvalid`."""
+    def load(cls, **known: Any) -> Self:
+        """From the environment, but for what is known already; or `SettingsInvalid`."""
         try:
-            return cls()
+            return cls(**known)
         except ValidationError as invalid:
             lines = [
                 f"{PREFIX}{'_'.join(map(str, error['loc'])).upper()}: {error['msg']}"
