@@ -43,7 +43,8 @@ def as_json(recorded: Recorded, *, personal: bool) -> str:
             "correlation_id": recorded.correlation_id,
             "causation_id": recorded.causation_id,
             "fields": _fields(recorded.event, personal=personal),
-        }
+        },
+        default=str,  # ids as the database's driver brings them
     ).decode()
 
 
