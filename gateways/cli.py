@@ -32,6 +32,29 @@ def up() -> None:
 
 
 @app.command()
+def demo() -> None:
+    """Put a test picture with a clock on air: on the stack that runs here, or else on one started for it."""
+    from gateways.folder import DataFolder
+    from gateways.settings import UpSettings
+
+    settings = UpSettings.load()
+    running = DataFolder(settings.data_dir).running()
+    if running is None or not running.lives():
+        from gateways.supervisor import up as run
+
+        raise typer.Exit(run(settings, demo=True))
+    from gateways.demo import DemoFailed, broadcast
+
+    try:
+        broadcast(running.public_url, settings.data_dir, typer.echo)
+    except DemoFailed as failed:
+        typer.echo(str(failed), err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+@app.command()
 def role(name: Annotated[str, typer.Argument(help="api, chat, media, relay, projector, sandbox or front")]) -> None:
     """Run one role in this process: what a container does."""
     from gateways.roles import ROLES, run

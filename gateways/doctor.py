@@ -64,7 +64,7 @@ def _asked(name: str, look: Callable[[], str]) -> Finding:
 
 def _folder(settings: UpSettings) -> str:
     path = settings.data_dir
-    if (running := DataFolder(path).running()) is not None and Path(f"/proc/{running.pid}").exists():
+    if (running := DataFolder(path).running()) is not None and running.lives():
         return f"{path}, in use by process {running.pid}"
     nearest = next(parent for parent in (path, *path.parents) if parent.exists())
     if not os.access(nearest, os.W_OK | os.X_OK):
@@ -77,7 +77,7 @@ def _folder(settings: UpSettings) -> str:
 def _ports(settings: UpSettings) -> str:
     wanted = ports.public(settings)
     running = DataFolder(settings.data_dir).running()
-    if running is not None and Path(f"/proc/{running.pid}").exists():
+    if running is not None and running.lives():
         return "in use by the Tallylight that runs here"
     if problems := ports.taken(wanted):
         raise _Unwell(" ".join(problems))

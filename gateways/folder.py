@@ -42,6 +42,10 @@ class Running:
     public_url: str
     processes: dict[str, float] = field(default_factory=dict)
 
+    def lives(self) -> bool:
+        """Whether it runs still: one that was killed could not say that it ended."""
+        return psutil.pid_exists(self.pid)
+
 
 class DataFolder:
     """One folder; `take` it before writing anything into it."""

@@ -20,7 +20,7 @@ from gateways.engines.broker import PARTITIONS, Broker
 from gateways.engines.broker import STOP_SIGNAL as BROKER_STOP
 from gateways.engines.postgres import STOP_SIGNAL as POSTGRES_STOP
 from gateways.engines.postgres import Postgres
-from gateways.engines.process import EngineFailed, FolderInUse, listening
+from gateways.engines.process import EngineFailed, FolderInUse, dying_with_parent, listening
 from gateways.folder import DataFolder, Running
 from gateways.health import HealthServer, Readiness
 from gateways.launch import Child, Zygote, ZygoteGone, environment_for, start
@@ -69,8 +69,9 @@ class Service:
 class Supervisor:
     """One `up`. `run` returns the exit code."""
 
-    def __init__(self, settings: UpSettings, logbook: Logbook) -> None:
+    def __init__(self, settings: UpSettings, logbook: Logbook, *, demo: bool = False) -> None:
         self._settings = settings
+        self._demo = demo
         self._log = logbook
         self._folder = DataFolder(settings.data_dir)
         self._services: dict[str, Service] = {}
@@ -138,6 +139,8 @@ class Supervisor:
         self._readiness.ready()
         self._say_running()
         self._log.notice(self._welcome())
+        if self._demo:
+            self._start_demo()
 
     async def _until(self, what: Awaitable[object], name: str) -> None:
         """Wait for it, for the supervisor's end, or for the longest time a start may take."""
@@ -260,6 +263,18 @@ class Supervisor:
 
         self._add(Service(name, launch, signal.SIGTERM, ROLE_STOP_S_MAX, ready, alive))
 
+    def _start_demo(self) -> None:
+        environment = environment_for({"data_dir": self._folder.path, "public_url": front.public_url(self._settings)})
+        command = [*dying_with_parent("TERM"), sys.executable, "-m", "gateways.demo"]
+
+        async def launch() -> Child:
+            return start("demo", command, self._log.line, environment=environment)
+
+        async def ready() -> bool:
+            return True
+
+        self._add(Service("demo", launch, signal.SIGTERM, ROLE_STOP_S_MAX, ready))
+
     async def _fork(self, name: str, environment: Mapping[str, str]) -> Child:
         """From the zygote, or from a new one where that is gone."""
         zygote = self._zygote
@@ -348,7 +363,7 @@ class Supervisor:
     async def _stop_all(self) -> None:
         """Roles first, for they still have something to write down; then the front; the database last."""
         self._stopping.set()
-        order: Iterable[Iterable[str]] = (list(ROLES), ["front", "broker"], ["postgres"])
+        order: Iterable[Iterable[str]] = (["demo"], list(ROLES), ["front", "broker"], ["postgres"])
         for names in order:
             await asyncio.gather(*(self._stop(self._services[name]) for name in names if name in self._services))
         if self._zygote is not None:
@@ -419,10 +434,10 @@ def _told(code: int | None) -> str:
     return signal.Signals(-code).name if -64 < code < 0 else f"code {code}"
 
 
-def up(settings: UpSettings) -> int:
-    """Run everything until stopped; the exit code."""
+def up(settings: UpSettings, *, demo: bool = False) -> int:
+    """Run everything until stopped, with a test broadcast on air if wanted; the exit code."""
 
     async def run() -> int:
-        return await Supervisor(settings, Logbook(settings, sys.stderr)).run()
+        return await Supervisor(settings, Logbook(settings, sys.stderr), demo=demo).run()
 
     return asyncio.run(run())
