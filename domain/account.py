@@ -1,8 +1,13 @@
 """An account: who a person is to us. Passwords are no facts and never stand in an event."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Final
 
 from domain.event import Category, Event
+from domain.shared import Refusal
+
+PLATFORM_ROLES: Final = frozenset({"admin", "finance"})
 
 
 class AccountRegistered(Event):
@@ -47,3 +52,57 @@ class RoleRevoked(Event):
 
 def stream(account_id: str) -> str:
     return f"account-{account_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    exists: bool = False
+    erased: bool = False
+    display_name: str = ""
+    roles: frozenset[str] = frozenset()
+
+
+def evolve(state: Account, event: Event) -> Account:
+    match event:
+        case AccountRegistered(display_name=name):
+            return replace(state, exists=True, display_name=name)
+        case DisplayNameChanged(display_name=name):
+            return replace(state, display_name=name)
+        case AccountErased():
+            return replace(state, erased=True, display_name="")
+        case RoleGranted(role=role):
+            return replace(state, roles=state.roles | {role})
+        case RoleRevoked(role=role):
+            return replace(state, roles=state.roles - {role})
+        case _:
+            return state
+
+
+def _living(state: Account) -> Refusal | None:
+    if not state.exists or state.erased:
+        return Refusal("account_not_found", "There is no such account.")
+    return None
+
+
+def grant(state: Account, account_id: str, role: str) -> Sequence[Event] | Refusal:
+    if refusal := _living(state):
+        return refusal
+    if role not in PLATFORM_ROLES:
+        return Refusal("role_unknown", f"Roles are {', '.join(sorted(PLATFORM_ROLES))}.")
+    return [] if role in state.roles else [RoleGranted(account_id=account_id, role=role)]
+
+
+def change_display_name(state: Account, account_id: str, display_name: str) -> Sequence[Event] | Refusal:
+    if refusal := _living(state):
+        return refusal
+    return (
+        []
+        if state.display_name == display_name
+        else [DisplayNameChanged(account_id=account_id, display_name=display_name)]
+    )
+
+
+def erase(state: Account, account_id: str) -> Sequence[Event] | Refusal:
+    if state.erased:
+        return []
+    return _living(state) or [AccountErased(account_id=account_id)]

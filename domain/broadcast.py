@@ -1,9 +1,12 @@
 """A broadcast, from the encoder's first frame to its last, and what becomes of its recording."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import ClassVar, Literal
 
 from domain.event import Category, Event
+from domain.shared import Refusal
 
 
 class BroadcastStarted(Event):
@@ -88,3 +91,33 @@ class ClipCreated(Event):
 
 def stream(broadcast_id: str) -> str:
     return f"broadcast-{broadcast_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    channel_id: str = ""
+    ended: bool = False
+    published: bool = False
+    deleted: bool = False
+
+
+def evolve(state: Broadcast, event: Event) -> Broadcast:
+    match event:
+        case BroadcastStarted(channel_id=channel_id):
+            return replace(state, channel_id=channel_id)
+        case BroadcastEnded():
+            return replace(state, ended=True)
+        case RecordingPublished():
+            return replace(state, published=True)
+        case RecordingDeleted():
+            return replace(state, deleted=True)
+        case _:
+            return state
+
+
+def delete_recording(state: Broadcast, broadcast_id: str) -> Sequence[Event] | Refusal:
+    if not state.channel_id:
+        return Refusal("broadcast_not_found", "There is no such broadcast.")
+    if not state.ended:
+        return Refusal("broadcast_live", "A broadcast can be deleted once it has ended.", retryable=True)
+    return [] if state.deleted else [RecordingDeleted(broadcast_id=broadcast_id, channel_id=state.channel_id)]

@@ -1,5 +1,6 @@
 """A follow: one stream a pair of account and channel, kept with the channel's shard so that its follower count has one order."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from domain.event import Category, Event
@@ -21,3 +22,21 @@ class ChannelUnfollowed(Event):
 
 def stream(channel_id: str, account_id: str) -> str:
     return f"follow-{channel_id}-{account_id}"
+
+
+def evolve(following: bool, event: Event) -> bool:
+    match event:
+        case ChannelFollowed():
+            return True
+        case ChannelUnfollowed():
+            return False
+        case _:
+            return following
+
+
+def follow(following: bool, channel_id: str, account_id: str) -> Sequence[Event]:
+    return [] if following else [ChannelFollowed(channel_id=channel_id, account_id=account_id)]
+
+
+def unfollow(following: bool, channel_id: str, account_id: str) -> Sequence[Event]:
+    return [ChannelUnfollowed(channel_id=channel_id, account_id=account_id)] if following else []

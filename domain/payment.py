@@ -1,5 +1,6 @@
 """A payment through a provider: asked for once, then captured, failed or refunded by what the provider says."""
 
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from domain.event import Category, Event
@@ -66,3 +67,22 @@ class DonationReceived(Event):
 
 def stream(payment_id: str) -> str:
     return f"payment-{payment_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    request: PaymentRequested | None = None
+    captured: bool = False
+    failure: str | None = None
+
+
+def evolve(state: Payment, event: Event) -> Payment:
+    match event:
+        case PaymentRequested():
+            return replace(state, request=event)
+        case PaymentCaptured():
+            return replace(state, captured=True)
+        case PaymentFailed(code=code):
+            return replace(state, failure=code)
+        case _:
+            return state

@@ -1,10 +1,12 @@
 """A paid subscription of one account to one channel: one stream a pair, on the channel's shard."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import ClassVar, Final
 
 from domain.event import Category, Event
-from domain.shared import Money
+from domain.shared import Money, Refusal
 
 PERIOD_DAYS: Final = 30
 
@@ -62,3 +64,68 @@ class SubscriptionExpired(Event):
 
 def stream(channel_id: str, account_id: str) -> str:
     return f"subscription-{channel_id}-{account_id}"
+
+
+PRICES: Final[Mapping[int, Money]] = {
+    1: Money(amount_minor=499, currency="USD"),
+    2: Money(amount_minor=999, currency="USD"),
+    3: Money(amount_minor=2499, currency="USD"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """`attempts` counts the events of the stream: it names the next payment, so that two who subscribe at once share one."""
+
+    attempts: int = 0
+    subscription_id: str = ""
+    expires_at: datetime | None = None
+    cancelled: bool = False
+
+    @property
+    def active(self) -> bool:
+        return self.expires_at is not None
+
+
+def evolve(state: Subscription, event: Event) -> Subscription:
+    attempts = state.attempts + 1
+    match event:
+        case SubscriptionStarted():
+            return Subscription(attempts, event.subscription_id, event.expires_at)
+        case SubscriptionRenewed():
+            return replace(state, attempts=attempts, expires_at=event.expires_at, cancelled=False)
+        case SubscriptionCancelled():
+            return replace(state, attempts=attempts, cancelled=True)
+        case SubscriptionExpired():
+            return Subscription(attempts)
+        case _:
+            return replace(state, attempts=attempts)
+
+
+def price_of(state: Subscription, *, tier: int, currency: str, owner: bool) -> Money | Refusal:
+    """What a new subscription costs, or why there can be none."""
+    if owner:
+        return Refusal("own_channel", "One does not subscribe to one's own channel.")
+    if state.active:
+        return Refusal("already_subscribed", "This subscription runs already.")
+    if tier not in PRICES:
+        return Refusal("tier_unknown", f"Tiers are {', '.join(map(str, PRICES))}.")
+    if currency != PRICES[tier].currency:
+        return Refusal("currency_unknown", f"Prices are in {PRICES[tier].currency}.")
+    return PRICES[tier]
+
+
+def cancel(state: Subscription, channel_id: str, account_id: str) -> Sequence[Event] | Refusal:
+    """It runs on to the end of its period."""
+    if state.expires_at is None:
+        return Refusal("subscription_not_found", "There is no such subscription.")
+    if state.cancelled:
+        return []
+    return [
+        SubscriptionCancelled(
+            subscription_id=state.subscription_id,
+            channel_id=channel_id,
+            account_id=account_id,
+            expires_at=state.expires_at,
+        )
+    ]

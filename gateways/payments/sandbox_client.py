@@ -1,42 +1,42 @@
-"""Our side of the sandbox provider: the `PaymentProvider` port over its HTTP API."""
+"""Our side of the sandbox provider: the `commands.context.Provider` port over its HTTP API."""
 
-from typing import Final, Literal
+from typing import Final
 
 import httpx
 
+from commands.context import Charged, Declined, Unsettled
 from domain.shared import Money
-from gateways.payments.port import Charge, Charged, Declined, Unknown
 
 TIMEOUT_S: Final = 5.0
 TRIES: Final = 2
 
 
 class SandboxProvider:
-    name: Literal["sandbox", "stripe"] = "sandbox"
+    name = "sandbox"
 
     def __init__(self, client: httpx.AsyncClient, secret: str) -> None:
         """`client` has the provider's base URL; its owner closes it."""
         self._client = client
         self._headers = {"Authorization": f"Bearer {secret}"}
 
-    async def charge(self, payment_id: str, amount: Money, method: str) -> Charge:
-        outcome: Charge = Unknown("not asked")
+    async def charge(self, payment_id: str, amount: Money, method: str) -> Charged | Declined | Unsettled:
+        outcome: Charged | Declined | Unsettled = Unsettled("not asked")
         for _ in range(TRIES):
             outcome = await self._ask(payment_id, amount, method)
-            if not isinstance(outcome, Unknown):
+            if not isinstance(outcome, Unsettled):
                 return outcome
         return outcome
 
-    async def _ask(self, payment_id: str, amount: Money, method: str) -> Charge:
+    async def _ask(self, payment_id: str, amount: Money, method: str) -> Charged | Declined | Unsettled:
         body = {"amount_minor": amount.amount_minor, "currency": amount.currency, "method": method}
         try:
             response = await self._client.post(
                 "/v1/charges", json=body, headers=self._headers | {"Idempotency-Key": payment_id}, timeout=TIMEOUT_S
             )
         except httpx.HTTPError as error:
-            return Unknown(repr(error))
+            return Unsettled(repr(error))
         if response.status_code != 200:
-            return Unknown(f"{response.status_code} {response.text[:200]}")
+            return Unsettled(f"{response.status_code} {response.text[:200]}")
         answer = response.json()
         if answer["status"] == "failed":
             return Declined(str(answer["code"]))

@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from commands.context import Charged, Declined, Unsettled
 from domain.shared import Money
-from gateways.payments.port import Charged, Declined, Unknown
 from gateways.payments.sandbox import Charges, build
 from gateways.payments.sandbox_client import SandboxProvider
 
@@ -67,13 +67,13 @@ async def test_a_key_used_for_another_amount_is_refused(client: httpx.AsyncClien
     provider = SandboxProvider(client, "secret")
     await provider.charge("p1", PRICE, "pm_ok")
     other = await provider.charge("p1", Money(amount_minor=500, currency="USD"), "pm_ok")
-    assert isinstance(other, Unknown)
+    assert isinstance(other, Unsettled)
     assert "idempotency_key_reused" in other.detail
 
 
 async def test_a_wrong_api_key_is_told_so(client: httpx.AsyncClient) -> None:
     outcome = await SandboxProvider(client, "guess").charge("p1", PRICE, "pm_ok")
-    assert isinstance(outcome, Unknown)
+    assert isinstance(outcome, Unsettled)
     assert "401" in outcome.detail
 
 
@@ -87,4 +87,4 @@ async def test_a_malformed_charge_gets_a_typed_error(client: httpx.AsyncClient, 
 
 async def test_a_provider_that_is_away_is_unknown_not_declined() -> None:
     async with httpx.AsyncClient(base_url="http://127.0.0.1:1") as http:
-        assert isinstance(await SandboxProvider(http, "secret").charge("p1", PRICE, "pm_ok"), Unknown)
+        assert isinstance(await SandboxProvider(http, "secret").charge("p1", PRICE, "pm_ok"), Unsettled)
