@@ -80,7 +80,7 @@ async def create(
     await connection.execute(
         """CREATE TABLE checkpoints (shard int PRIMARY KEY, position bigint NOT NULL, at timestamptz NOT NULL DEFAULT now())
            WITH (fillfactor = 50);
-           CREATE TABLE parked (shard int PRIMARY KEY, position bigint NOT NULL, topic text NOT NULL, error text NOT NULL,
+           CREATE TABLE parked (shard int PRIMARY KEY, position bigint NOT NULL, error text NOT NULL,
                                 at timestamptz NOT NULL DEFAULT now());
            CREATE TABLE made_for (fingerprint text NOT NULL)"""
     )

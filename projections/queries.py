@@ -127,7 +127,8 @@ async def _status(pool: Pool, one: Projection, tails: Mapping[int, Mapping[str, 
         if isinstance(state, Missing):
             return ProjectionStatus(one.name, "missing")
         positions = await checkpoints.load(connection, one.schema)
-        parked = {row["shard"]: row["error"] for row in await connection.fetch(f"SELECT * FROM {one.schema}.parked")}
+        rows = await connection.fetch(f"SELECT shard, position, error FROM {one.schema}.parked")
+    parked = {row["shard"]: row["error"] for row in rows if row["position"] == positions[row["shard"]]}
     shards = []
     for shard, categories in sorted(tails.items()):
         last = max((categories.get(category, 0) for category in one.categories), default=0)

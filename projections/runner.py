@@ -18,7 +18,7 @@ from projections.projection import Projection
 from projections.rows import Change, fold, statements
 
 FILL_EVENTS_MAX: Final = 5_000
-"""Events of one shard read from the store at a time, and so in one transaction, when a gap is filled."""
+"""Events read from the store at a time, and so in one transaction, when gaps are filled."""
 OVERTAKEN_MAX: Final = 5
 """How often one piece of work is begun anew because another worker moved a checkpoint."""
 
@@ -58,6 +58,8 @@ class Runner:
         self._pool = pool
         self._stored: dict[int, int] = {}
         self._seen: dict[int, int] = {}
+        self.parked: set[int] = set()
+        """Shards that stand still at an event which cannot be applied."""
 
     async def open(self) -> None:
         """Read the checkpoints. Before anything else, and again whenever another worker may have moved them.
@@ -69,6 +71,22 @@ class Runner:
                 raise MadeForAnother(self.schema)
             self._stored = await checkpoints.load(connection, self.schema)
         self._seen = dict(self._stored)
+
+    async def park(self, shard: int, error: str) -> None:
+        """Leave a shard where it stands until `unpark`, or another process, tries again. `status` shows it for that long."""
+        self.parked.add(shard)
+        await self.flush()
+        await self._pool.execute(
+            f"""INSERT INTO {self.schema}.parked (shard, position, error)
+                SELECT shard, position, $2 FROM {self.schema}.checkpoints WHERE shard = $1
+                ON CONFLICT (shard) DO UPDATE SET position = excluded.position, error = excluded.error, at = now()""",
+            shard,
+            error,
+        )
+
+    def unpark(self) -> None:
+        """Try the parked shards again."""
+        self.parked.clear()
 
     @property
     def positions(self) -> Mapping[int, int]:
@@ -89,9 +107,9 @@ class Runner:
         events: dict[int, list[WireEvent]] = {}
         upto: dict[int, int] = {}
         for record in records:
-            if record.category not in self.projection.categories:
-                continue
             shard = record.shard
+            if record.category not in self.projection.categories or shard in self.parked:
+                continue
             at = upto.get(shard, self._seen[shard])
             if record.upto <= at:
                 _repeats.labels(self.projection.name).inc()
@@ -108,7 +126,7 @@ class Runner:
         await self._write(events, upto)
 
     async def catch_up(self, targets: Mapping[int, int], *, limit: int = FILL_EVENTS_MAX) -> None:
-        """Apply each shard's events up to its target from the store, at most `limit` a shard and transaction."""
+        """Apply each shard's events up to its target from the store, at most `limit` in a transaction."""
         for _ in range(OVERTAKEN_MAX):
             try:
                 await self._fill(targets, limit)
@@ -119,13 +137,16 @@ class Runner:
 
     async def _fill(self, targets: Mapping[int, int], limit: int) -> None:
         while behind := {
-            shard: (self._seen[shard], upto) for shard, upto in targets.items() if self._seen[shard] < upto
+            shard: (self._seen[shard], upto)
+            for shard, upto in targets.items()
+            if self._seen[shard] < upto and shard not in self.parked
         }:
+            each = max(1, limit // len(behind))
             found = await self._log.events(
-                behind, categories=self.projection.categories, topics=self.projection.topics, limit=limit
+                behind, categories=self.projection.categories, topics=self.projection.topics, limit=each
             )
             reached = {
-                shard: upto if len(found.get(shard, ())) < limit else found[shard][-1].position
+                shard: upto if len(found.get(shard, ())) < each else found[shard][-1].position
                 for shard, (_, upto) in behind.items()
             }
             await self._write(found, reached)
