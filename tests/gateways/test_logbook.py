@@ -3,6 +3,7 @@
 import io
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -57,12 +58,16 @@ def test_as_json_every_line_is_an_object_with_a_role(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_left_does_no_harm(tmp_path: Path) -> None:
+    survived = False
     reading, writing = os.pipe()
     os.close(reading)
-    with os.fdopen(writing, "w") as out:
+    # The file itself still complains when it is closed with something unwritten.
+    with suppress(BrokenPipeError), os.fdopen(writing, "w") as out:
         book = Logbook(UpSettings(data_dir=tmp_path), out)
         book.line("relay", "x" * 100_000)
         book.info("still here")
+        survived = True
+    assert survived
 
 
 def test_what_the_user_set_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
