@@ -3,7 +3,7 @@
 const compact = new Intl.NumberFormat(undefined, { notation: 'compact', maximumFractionDigits: 1 });
 const whole = new Intl.NumberFormat();
 const dates = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'short' });
-const hours = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
+const hours = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' });
 
 export const count = (value) => (value < 10_000 ? whole : compact).format(value ?? 0);
 export const plural = (value, one, many = `${one}s`) => `${count(value)} ${value === 1 ? one : many}`;
@@ -44,5 +44,6 @@ export function money(minor, currency) {
 export function hue(name) {
   let hash = 2166136261;
   for (const char of name) hash = Math.imul(hash ^ char.codePointAt(0), 16777619);
-  return (hash >>> 0) % 360;
+  // Neighbouring names must not get neighbouring hues: the golden ratio spreads them.
+  return Math.floor((((hash >>> 0) * 0.618033988749895) % 1) * 360);
 }

@@ -1,0 +1,121 @@
+// The broadcaster's page: open a channel, what to type into OBS, what the channel is called, and whether it is on air.
+
+import { api, get, post } from './api.js';
+import { $, el, onSubmit, poll, say, show } from './dom.js';
+import { moment, plural, since } from './format.js';
+import { recordings } from './recordings.js';
+import { here, session } from './session.js';
+
+const EVERY_MS = 5_000;
+const OWN_KEY = 'tallylight.channel';
+let name = null;
+let edited = false;
+
+const own = () => { try { return localStorage.getItem(OWN_KEY); } catch { return null; } };
+const keep = (value) => { try { localStorage.setItem(OWN_KEY, value); } catch { /* asked anew next time */ } };
+
+async function categories() {
+  const { items } = await get('/api/v1/categories');
+  $('#category-names').replaceChildren(...items.map((item) => el('option', { value: item.name ?? item })));
+}
+
+// -- before there is a channel ---------------------------------------------------------------------------------------
+
+onSubmit($('#open'), async (form) => {
+  const wanted = form.get('name').trim().toLowerCase();
+  await post('/api/v1/channels', { name: wanted, title: form.get('title'), category: form.get('category') });
+  keep(wanted);
+  await begin(wanted);
+});
+
+// -- the channel -----------------------------------------------------------------------------------------------------
+
+const path = () => `/api/v1/channels/${name}`;
+
+async function draw() {
+  const channel = await get(path());
+  show($('#state-live'), channel.is_live);
+  show($('#state-offline'), !channel.is_live);
+  $('#state-viewers').textContent = channel.is_live ? plural(channel.current_viewers ?? 0, 'viewer') : '–';
+  $('#state-since').textContent = channel.is_live && channel.started_at ? since(channel.started_at) : '–';
+  $('#state-followers').textContent = `${plural(channel.follower_count ?? 0, 'follower')}, ${plural(channel.subscriber_count ?? 0, 'subscriber')}`;
+  if (edited) return;
+  $('#edit-title').value = channel.title ?? '';
+  $('#edit-category').value = channel.category ?? '';
+  $('#edit-tags').value = (channel.tags ?? []).join(', ');
+}
+
+const edit = $('#edit');
+edit.addEventListener('input', () => { edited = true; say($('#edit-done'), null); });
+onSubmit(edit, async (form) => {
+  const tags = form.get('tags').split(',').map((tag) => tag.trim()).filter(Boolean);
+  await api('PATCH', path(), { body: { title: form.get('title'), category: form.get('category'), tags } });
+  edited = false;
+  say($('#edit-done'), 'Saved.');
+});
+
+onSubmit($('#key'), async () => {
+  const { stream_key: key, rtmp_url: rtmp, srt_url: srt } = await post(`${path()}/stream-key`);
+  $('#key-value').value = key;
+  $('#rtmp').textContent = rtmp;
+  if (srt) $('#srt').textContent = srt;
+  show($('#srt-term'), Boolean(srt));
+  show($('#srt'), Boolean(srt));
+  show($('#key-shown'));
+  $('#key-button').textContent = 'Make a new key';
+});
+$('#key-copy').addEventListener('click', async () => {
+  const field = $('#key-value');
+  try {
+    await navigator.clipboard.writeText(field.value);
+    $('#key-copy').textContent = 'Copied';
+  } catch { // not a secure origin: select it for the person's own copy
+    field.type = 'text';
+    field.select();
+  }
+});
+$('#key-reveal').addEventListener('click', () => {
+  const field = $('#key-value');
+  field.type = field.type === 'password' ? 'text' : 'password';
+  $('#key-reveal').textContent = field.type === 'password' ? 'Show' : 'Hide';
+});
+
+async function past() {
+  const { items } = await get(`${path()}/broadcasts`);
+  $('#past-list').replaceChildren(...recordings(items, name));
+  show($('#past'), items.some((item) => item.vod_url));
+  const last = items.find((item) => item.ended_at);
+  $('#state-last').textContent = last ? moment(last.started_at) : 'never';
+}
+
+async function begin(found) {
+  name = found;
+  show($('#open-card'), false);
+  show($('#channel'));
+  $('#channel-name').textContent = name;
+  for (const link of document.querySelectorAll('[data-watch]')) link.href = `/${name}`;
+  $('#moderation-link').href = `/moderation/${name}`;
+  await Promise.all([poll(draw, () => EVERY_MS)(), past().catch(() => null)]);
+}
+
+async function find(account) {
+  const listed = (account.channels ?? []).map((one) => one.name ?? one);
+  if (listed.length) return listed[0];
+  for (const candidate of [account.channel, own(), account.username].filter(Boolean)) {
+    const found = await get(`/api/v1/channels/${candidate}`).catch(() => null);
+    if (found && (found.owner ?? account.username) === account.username) return candidate;
+  }
+  return null;
+}
+
+const account = await session;
+if (!account) location.replace(`/login?next=${here()}`);
+else {
+  categories().catch(() => null);
+  const found = Array.isArray(account.channels) && !account.channels.length ? null : await find(account);
+  if (found) await begin(found);
+  else {
+    $('#open-name').value = account.username;
+    show($('#open-card'));
+  }
+}

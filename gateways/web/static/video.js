@@ -1,0 +1,53 @@
+// The pages of a recording, with its chat, and of a clip.
+
+import { get } from './api.js';
+import { wireControls } from './controls.js';
+import { $, say, show } from './dom.js';
+import { moment, plural } from './format.js';
+import { Player } from './player.js';
+import { Replay } from './replay.js';
+import './session.js';
+
+const main = $('#main');
+const { id, kind } = main.dataset;
+const video = $('#video');
+const player = new Player(video, { live: false });
+wireControls(player);
+
+function curtain(text, more = null) {
+  show($('#curtain'), Boolean(text));
+  $('#curtain-text').textContent = text ?? '';
+  say($('#curtain-more'), more);
+}
+
+player.addEventListener('state', ({ detail: { state } }) => {
+  if (state === 'recovering') curtain('The recording cannot be reached. Trying again…');
+  else if (state === 'unsupported') curtain('This browser cannot play the recording.');
+  else curtain(null);
+});
+
+// `?t=95` starts there.
+const at = Number(new URLSearchParams(location.search).get('t')) || -1;
+
+async function about() {
+  const found = await get(`/api/v1/${kind === 'clip' ? 'clips' : 'broadcasts'}/${id}`);
+  $('#title').textContent = found.title || 'Untitled broadcast';
+  document.title = `${found.title || 'Recording'} · Tallylight`;
+  const owner = $('#owner');
+  owner.textContent = found.channel ?? '';
+  owner.href = `/${found.channel ?? ''}`;
+  say($('#category'), found.category);
+  const when = found.started_at ?? found.created_at;
+  $('#when').textContent = [when && moment(when), found.total_views !== undefined && plural(found.total_views, 'view')].filter(Boolean).join(' · ');
+  return found;
+}
+
+const fallback = kind === 'clip' ? `/clips/${id}/index.m3u8` : `/vod/${id}/index.m3u8`;
+about().then(
+  (found) => player.start((kind === 'clip' ? found.playback_url : found.vod_url) ?? fallback, { at }),
+  (problem) => {
+    if (problem.status === 404) curtain('There is no such recording', 'It may have been deleted.');
+    else player.start(fallback, { at }); // the picture does not wait for its title
+  },
+);
+if (kind === 'video') new Replay(video, id);
