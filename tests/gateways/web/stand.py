@@ -4,6 +4,7 @@ What the real API and chat answer is tested beside them, and with these pages in
 """
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -47,7 +48,7 @@ class World:
     history: deque[Json] = field(default_factory=deque)
     received: asyncio.Queue[Json] = field(default_factory=asyncio.Queue)
     joined: asyncio.Queue[dict[str, str]] = field(default_factory=asyncio.Queue)
-    sockets: list[WebSocket] = field(default_factory=list)
+    members: list[WebSocket] = field(default_factory=list)
     url: str = ""
 
     def asked_for(self, method: str, path: str) -> list[Any]:
@@ -56,14 +57,14 @@ class World:
 
     async def say(self, *sent: Json) -> None:
         """Chat frames to everybody who is connected."""
-        for socket in list(self.sockets):
+        for member in list(self.members):
             for frame in sent:
-                await socket.send_text(frames.encode(frame).decode())
+                await member.send_text(frames.encode(frame).decode())
 
     async def drop(self, code: int = 1012) -> None:
-        for socket in list(self.sockets):
-            self.sockets.remove(socket)
-            await socket.close(code)
+        for member in list(self.members):
+            self.members.remove(member)
+            await member.close(code)
 
 
 def item(position: int, user: str, text: str, **more: Any) -> Json:
@@ -97,24 +98,24 @@ def application(world: World) -> Starlette:
             return Response(status_code=404)
         return FileResponse(path, headers={"Cache-Control": "no-cache"})
 
-    async def chat(socket: WebSocket) -> None:
-        query = dict(socket.query_params)
-        await socket.accept()
+    async def chat(member: WebSocket) -> None:
+        query = dict(member.query_params)
+        await member.accept()
         position = world.history[-1]["position"] if world.history else 0
-        channel = socket.path_params["channel"]
+        channel = member.path_params["channel"]
         first = frames.welcome(room=channel, position=position, user=world.user, badges=world.badges, mode=MODE)
-        await socket.send_text(frames.encode(first).decode())
+        await member.send_text(frames.encode(first).decode())
         missed = [one for one in world.history if one["position"] > int(query.get("after", "0"))]
         if missed:
-            await socket.send_text(frames.encode(frames.messages(missed)).decode())
-        world.sockets.append(socket)
+            await member.send_text(frames.encode(frames.messages(missed)).decode())
+        world.members.append(member)
         world.joined.put_nowait(query)
         try:
             while True:
-                world.received.put_nowait(await socket.receive_json())
+                world.received.put_nowait(await member.receive_json())
         except (WebSocketDisconnect, RuntimeError):
-            if socket in world.sockets:
-                world.sockets.remove(socket)
+            if member in world.members:
+                world.members.remove(member)
 
     return Starlette(
         routes=[
@@ -129,12 +130,12 @@ def application(world: World) -> Starlette:
 
 @asynccontextmanager
 async def serving(world: World) -> AsyncIterator[World]:
-    config = uvicorn.Config(application(world), port=0, log_level="warning", timeout_graceful_shutdown=1)
+    # Listening before the server starts: whoever comes early waits in the backlog.
+    listening = socket.create_server(("127.0.0.1", 0))
+    world.url = f"http://localhost:{listening.getsockname()[1]}"
+    config = uvicorn.Config(application(world), log_level="warning", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    world.url = f"http://localhost:{server.servers[0].sockets[0].getsockname()[1]}"
+    task = asyncio.create_task(server.serve(sockets=[listening]))
     try:
         yield world
     finally:
