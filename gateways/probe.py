@@ -1,9 +1,10 @@
 """One question over HTTP to a private port on this machine: does it answer, and how.
 
-Called by the supervisor many times a second while things start; so no client library, no pool, no redirect.
+Called by the supervisor many times a second while things start, and by containers; so no client library, no pool, no redirect.
 """
 
 import asyncio
+import sys
 from contextlib import suppress
 from typing import Final
 
@@ -27,3 +28,13 @@ async def probe(host: str, port: int, path: str) -> int | None:
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
+
+
+def main() -> None:
+    """`python -m gateways.probe HOST PORT PATH`, a container's health check: code 0 for a 200, else 1."""
+    _, host, port, path = sys.argv
+    raise SystemExit(0 if asyncio.run(probe(host, int(port), path)) == 200 else 1)
+
+
+if __name__ == "__main__":
+    main()
