@@ -40,6 +40,7 @@ class _ChunkStream:
     delta_ms: int = 0
     length: int = 0
     extended: bool = False
+    wide_ms: int = 0
     begun: bool = False
     parts: bytearray = field(default_factory=bytearray)
     partial: bool = False
@@ -106,10 +107,11 @@ class ChunkReader:
             if body + 4 > end:
                 return None
             wide_ms = int.from_bytes(buffer[body : body + 4], "big")
-            # Some encoders (old librtmp, Flash) leave the extended timestamp out of type 3 chunks: told by its value.
-            known_ms = stream.delta_ms if stream.type and not stream.parts else stream.timestamp_ms
-            if size or not stream.partial or wide_ms in (stream.timestamp_ms, stream.delta_ms, known_ms):
+            # A type 3 chunk repeats it (5.3.1.3), but some encoders leave it out there: told by its value.
+            if size or wide_ms == stream.wide_ms:
                 body += 4
+            else:
+                wide_ms = stream.wide_ms
         length = int.from_bytes(buffer[at + 3 : at + 6], "big") if size >= 7 else stream.length
         if length > MESSAGE_BYTES_MAX:
             raise RtmpError(f"a message of {length} bytes, at most {MESSAGE_BYTES_MAX}")
@@ -129,13 +131,14 @@ class ChunkReader:
     ) -> None:
         stream.begun = True
         stream.extended = extended
+        stream.wide_ms = wide_ms
         if fmt <= 1:
             stream.length = length
             stream.type = buffer[at + 6]
         if fmt == 0:
             stream.stream_id = struct.unpack_from("<I", buffer, at + 7)[0]
-            stream.timestamp_ms = stream.delta_ms = wide_ms
-            # 5.3.1.2.4: a type 3 after a type 0 repeats its timestamp as a delta; what encoders mean by it is no delta at all.
+            stream.timestamp_ms = wide_ms
+            # By 5.3.1.2.4 a message of type 3 after one of type 0 takes its timestamp as a delta; encoders mean no delta at all.
             stream.delta_ms = 0
         else:
             if fmt != 3:

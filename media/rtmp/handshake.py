@@ -14,13 +14,13 @@ SIZE: Final = 1536
 
 
 class Handshake:
-    """Feed it bytes; `done` says when the chunk stream begins, with what `rest` is left for it."""
+    """Feed it bytes; `is_done` says when the chunk stream begins, `take_rest` gives what of it had come already."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._answered = False
-        self.done = False
-        self.rest = b""
+        self._done = False
+        self._rest = b""
 
     def receive(self, data: bytes) -> bytes:
         """The bytes to send back. Raises RtmpError for another protocol."""
@@ -34,7 +34,14 @@ class Handshake:
             answer = bytes([VERSION]) + s1 + c1
             self._answered = True
         if self._answered and len(self._buffer) >= 1 + 2 * SIZE:
-            self.rest = bytes(self._buffer[1 + 2 * SIZE :])
+            self._rest = bytes(self._buffer[1 + 2 * SIZE :])
             self._buffer.clear()
-            self.done = True
+            self._done = True
         return answer
+
+    def take_rest(self) -> bytes:
+        rest, self._rest = self._rest, b""
+        return rest
+
+    def is_done(self) -> bool:
+        return self._done

@@ -1,6 +1,6 @@
 """A publisher's RTMP session, Sans-IO: bytes in, events out, bytes to send. The shell is `media.rtmp.server`.
 
-`receive_data`, then read `events()` and `data_to_send()`. The session fails its connection and never raises: an error is the event `Failed`.
+`receive_data`, then read `events()` and `data_to_send()`. The session fails its connection and never raises: an error is `Failed`.
 Nothing that a client sends before `accept_publish` reaches anybody: media then is a breach of the protocol.
 """
 
@@ -26,7 +26,7 @@ WINDOW_BYTES: Final = 2_500_000
 OUT_CHUNK_BYTES: Final = 4096
 PUBLISH_STREAM: Final = 1
 NAME_CHARS_MAX: Final = 256
-COMMANDS_BEFORE_PUBLISH_MAX: Final = 64
+MESSAGES_BEFORE_PUBLISH_MAX: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class ServerSession:
         self._out = bytearray()
         self._app = ""
         self._encoder = ""
-        self._commands = 0
+        self._before_publish = 0
         self._received = 0
         self._acknowledged = 0
         self._window = WINDOW_BYTES
@@ -128,15 +128,14 @@ class ServerSession:
 
     def _receive(self, data: bytes) -> None:
         self._received += len(data)
-        if not self._handshake.done:
+        if not self._handshake.is_done():
             self._out += self._handshake.receive(data)
-            if not self._handshake.done:
-                return
-            self.state = "connecting"
-            data, self._handshake.rest = self._handshake.rest, b""
+            data = self._handshake.take_rest()
+            if self._handshake.is_done():
+                self.state = "connecting"
         for message in self._chunks.receive(data):
             self._message(message)
-            if self.state == "ended":
+            if self.close_expected:
                 return
         if self._received - self._acknowledged >= self._window // 2:
             # 5.4.3. Half a window, so that a peer which waits for it never stops.
@@ -144,6 +143,9 @@ class ServerSession:
             self._send(2, Message(ACKNOWLEDGEMENT, 0, 0, (self._received & 0xFFFFFFFF).to_bytes(4, "big")))
 
     def _message(self, message: Message) -> None:
+        self._before_publish += self.state != "publishing"
+        if self._before_publish > MESSAGES_BEFORE_PUBLISH_MAX:
+            raise RtmpError("too many messages without publishing")
         match message.type:
             case TagType.AUDIO | TagType.VIDEO:
                 self._media(message, TagType(message.type), message.data)
@@ -181,9 +183,6 @@ class ServerSession:
     def _on_command(self, message: Message, values: list[Any]) -> None:
         if not values or not isinstance(values[0], str):
             raise RtmpError("a command without a name")
-        self._commands += self.state != "publishing"
-        if self._commands > COMMANDS_BEFORE_PUBLISH_MAX:
-            raise RtmpError("too many commands without publishing")
         name = values[0]
         transaction = values[1] if len(values) > 1 and isinstance(values[1], float) else 0.0
         handler = _COMMANDS.get(name)

@@ -1,0 +1,180 @@
+"""The RTMP server with encoders that we did not write: FFmpeg publishes, is refused, is killed; raw sockets misbehave."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Literal
+
+import imageio_ffmpeg
+import pytest
+
+from media.port import Denied, Grant
+from media.rtmp import amf0
+from media.rtmp import server as rtmp
+from media.rtmp.chunk import ChunkReader
+from media.rtmp.server import FAILED_KEYS_MAX, FAILED_KEYS_WINDOW_S, FailedKeys, RtmpServer
+from media.sample import AlreadyPublishing, NoRoom, Tag, TagSink, TagType
+from tests.media.rtmp.wire import C2, CONNECT, HELLO, chunk, command, publish
+
+GRANTS = {"good": Grant(channel_id="c1", channel="ann"), "taken": Grant(channel_id="c2", channel="bob")}
+
+
+@dataclass
+class Sink:
+    tags: list[Tag] = field(default_factory=list)
+    closed: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    some: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def tag(self, tag: Tag) -> None:
+        self.tags.append(tag)
+        if len(self.tags) > 30:
+            self.some.set()
+
+    async def drain(self) -> None:
+        return None
+
+    async def close(self, reason: Literal["unpublished", "disconnected"]) -> None:
+        self.closed.set_result(reason)
+
+
+@dataclass
+class Broadcasts:
+    sinks: list[Sink] = field(default_factory=list)
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def open(self, grant: Grant, *, encoder: str, peer: str) -> TagSink:
+        if grant.channel == "bob":
+            raise AlreadyPublishing
+        if grant.channel == "full":
+            raise NoRoom
+        sink = Sink()
+        self.sinks.append(sink)
+        self.opened.set()
+        return sink
+
+
+async def authorise(key: str, peer: str) -> Grant | Denied:
+    return GRANTS.get(key) or Denied(reason="unavailable" if key == "away" else "unknown")
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[tuple[int, Broadcasts]]:
+    broadcasts = Broadcasts()
+    server = RtmpServer(authorise, broadcasts)
+    port = await server.start("127.0.0.1", 0)
+    try:
+        yield port, broadcasts
+    finally:
+        await server.close()
+
+
+async def ffmpeg(port: int, key: str, *, seconds: float) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-re",
+        "-f", "lavfi", "-i", f"testsrc2=size=320x180:rate=30:duration={seconds}",
+        "-f", "lavfi", "-i", f"sine=duration={seconds}",
+        "-c:v", "libx264", "-preset", "ultrafast", "-g", "30", "-c:a", "aac", "-f", "flv",
+        f"rtmp://127.0.0.1:{port}/live/{key}",
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+
+
+async def test_ffmpeg_publishes_and_says_goodbye() -> None:
+    async with serving() as (port, broadcasts), asyncio.timeout(30):
+        process = await ffmpeg(port, "good", seconds=2)
+        _, said = await process.communicate()
+        assert process.returncode == 0, said
+        (sink,) = broadcasts.sinks
+        assert await sink.closed == "unpublished"
+        kinds = [tag.type for tag in sink.tags]
+        assert kinds[0] == TagType.SCRIPT
+        assert kinds.count(TagType.VIDEO) >= 60
+        video = [tag.timestamp_ms for tag in sink.tags if tag.type == TagType.VIDEO]
+        assert video == sorted(video)
+        assert 1900 <= video[-1] <= 2100
+
+
+async def test_an_encoder_killed_is_a_disconnection() -> None:
+    async with serving() as (port, broadcasts), asyncio.timeout(30):
+        process = await ffmpeg(port, "good", seconds=60)
+        await broadcasts.opened.wait()
+        await broadcasts.sinks[0].some.wait()
+        process.kill()
+        await process.communicate()
+        assert await broadcasts.sinks[0].closed == "disconnected"
+
+
+async def test_a_wrong_or_used_key_is_refused_before_any_media() -> None:
+    async with serving() as (port, broadcasts), asyncio.timeout(30):
+        for key in ("wrong", "taken", "away"):
+            process = await ffmpeg(port, key, seconds=5)
+            _, said = await process.communicate()
+            assert process.returncode != 0, key
+            assert said
+        assert broadcasts.sinks == []
+
+
+async def statuses(port: int, *pieces: bytes) -> list[str]:
+    """The codes a raw client is told until the server closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    with suppress(ConnectionError):
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+    received = b""
+    with suppress(ConnectionError):
+        async with asyncio.timeout(10):
+            received = await reader.read()
+    writer.close()
+
+    codes = []
+    for message in ChunkReader().receive(received[1 + 2 * 1536 :]):
+        if message.type == 20:
+            codes += [value["code"] for value in amf0.read(message.data) if isinstance(value, dict) and "code" in value]
+    return codes
+
+
+async def test_each_refusal_has_its_status() -> None:
+    async with serving() as (port, _):
+        opening = HELLO + C2 + CONNECT
+        assert (await statuses(port, opening + publish("wrong")))[-1] == "NetStream.Publish.BadName"
+        assert (await statuses(port, opening + publish("taken")))[-1] == "NetStream.Publish.BadName"
+        assert (await statuses(port, opening + publish("away")))[-1] == "NetStream.Publish.Denied"
+        elsewhere = command("connect", 1, {"app": "other"})
+        assert (await statuses(port, HELLO + C2 + elsewhere))[-1] == "NetConnection.Connect.Rejected"
+        assert (await statuses(port, opening + command("play", 2, None, "x")))[-1] == "NetStream.Play.StreamNotFound"
+
+
+async def test_wrong_keys_from_one_address_shut_the_door_for_a_while() -> None:
+    async with serving() as (port, _):
+        for _ in range(FAILED_KEYS_MAX):
+            await statuses(port, HELLO + C2 + CONNECT + publish("wrong"))
+        assert (await statuses(port, HELLO + C2 + CONNECT + publish("good")))[-1] == "NetConnection.Connect.Rejected"
+
+
+def test_the_door_opens_again_and_a_v6_network_counts_as_one() -> None:
+    failed = FailedKeys()
+    for number in range(FAILED_KEYS_MAX):
+        assert not failed.blocked("2001:db8::1", 0)
+        failed.note(f"2001:db8::{number + 1:x}", 0)
+    assert failed.blocked("2001:db8::ffff", 1)
+    assert not failed.blocked("2001:db8:0:1::1", 1)
+    assert not failed.blocked("2001:db8::1", FAILED_KEYS_WINDOW_S + 1)
+
+
+async def test_media_without_leave_and_garbage_end_the_connection_and_hurt_nobody() -> None:
+    async with serving() as (port, broadcasts), asyncio.timeout(30):
+        await statuses(port, HELLO + C2 + CONNECT + chunk(9, b"video" * 50, stream=1) * 10 + b"\xff" * 5000)
+        await statuses(port, b"GET / HTTP/1.1\r\n\r\n")
+        await statuses(port, HELLO + C2 + b"\x00" * 100_000)
+        process = await ffmpeg(port, "good", seconds=1)
+        await process.communicate()
+        assert process.returncode == 0
+        assert await broadcasts.sinks[-1].closed == "unpublished"
+
+
+async def test_a_client_that_says_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rtmp, "PUBLISH_S_MAX", 0.2)
+    async with serving() as (port, _):
+        assert await statuses(port, HELLO) == []
