@@ -16,7 +16,7 @@ from typing import Any, Final
 import structlog
 
 from gateways.health import HealthServer, Readiness
-from gateways.settings import RelaySettings, SandboxSettings, Settings
+from gateways.settings import ProjectorSettings, RelaySettings, SandboxSettings, Settings
 
 STOP_S_MAX: Final = 10.0
 
@@ -43,6 +43,12 @@ async def _relay(settings: RelaySettings, readiness: Readiness) -> None:
     await run_relay(settings, readiness)
 
 
+async def _projector(settings: ProjectorSettings, readiness: Readiness) -> None:
+    from gateways.projector_role import run_projector
+
+    await run_projector(settings, readiness)
+
+
 @dataclass(frozen=True, slots=True)
 class Role:
     settings: type[Settings]
@@ -50,6 +56,7 @@ class Role:
 
 
 ROLES: Final[Mapping[str, Role]] = {
+    "projector": Role(ProjectorSettings, _projector),
     "relay": Role(RelaySettings, _relay),
     "sandbox": Role(SandboxSettings, _sandbox),
 }

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import asyncpg
 import structlog
 
+from eventstore.migrate import EVENT_STORE
 from eventstore.migrate import migrate as _migrate
 from projections.checkpoints import Pool
 from projections.directory import PROJECTION as DIRECTORY
@@ -44,7 +45,8 @@ _BROADCASTS: Final = """INSERT INTO audience.broadcasts AS b (broadcast_id, chan
 
 async def migrate(dsn: str) -> None:
     """Create the tables. Any process that reads or writes them calls this at its start."""
-    await _migrate(dsn, SCHEMA_FOLDER / "audience")
+    # The folder is called as the event store's: yoyo keeps one list of migrations a database, and the list is named by the folder.
+    await _migrate(dsn, SCHEMA_FOLDER / "audience" / EVENT_STORE.name)
 
 
 Clock = Callable[[], datetime]
