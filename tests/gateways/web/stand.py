@@ -42,6 +42,7 @@ class World:
     answers: dict[str, Any] = field(default_factory=dict)
     asked: list[tuple[str, str, Any]] = field(default_factory=list)
     headers: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    sent_headers: dict[str, dict[str, str]] = field(default_factory=dict)
     media: Path | None = None
     user: str | None = None
     badges: list[str] = field(default_factory=list)
@@ -88,9 +89,10 @@ def application(world: World) -> Starlette:
         if answer is None:
             answer = problem(404, "not_found", "There is nothing here.")
         status, value = answer if isinstance(answer, tuple) else (200, answer)
+        extra = world.sent_headers.get(f"{request.method} {request.url.path}")
         if status == 204:
-            return Response(status_code=204)
-        return JSONResponse(value, status)
+            return Response(status_code=204, headers=extra)
+        return JSONResponse(value, status, extra)
 
     async def media(request: Request) -> Response:
         path = (world.media or Path("/none")) / request.path_params["path"]

@@ -1,0 +1,161 @@
+"""The broadcaster's, the moderators' and finance's pages in a real browser."""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.gateways.web.conftest import Complaints
+from tests.gateways.web.stand import NOW, World, problem
+
+LogIn = Callable[..., Awaitable[None]]
+ADA = {
+    "name": "ada",
+    "owner": "ada",
+    "title": "Compilers",
+    "category": "Software",
+    "tags": ["english"],
+    "follower_count": 9,
+    "subscriber_count": 2,
+    "is_live": True,
+    "current_viewers": 41,
+    "started_at": NOW.isoformat(),
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_yet(world: World) -> None:
+    world.answers |= {
+        "GET /api/v1/categories": {"items": [{"name": "Software"}], "next": None},
+        "GET /api/v1/channels/ada/broadcasts": {"items": [], "next": None},
+    }
+
+
+async def test_a_newcomer_opens_a_channel_and_gets_a_key_and_an_address_for_obs(
+    page: Page, world: World, log_in: LogIn, complaints: Complaints
+) -> None:
+    complaints.expected.append("404")
+    await log_in()
+
+    def open_channel(_: object) -> object:
+        world.answers["GET /api/v1/channels/ada"] = ADA
+        return 201, {"name": "ada"}
+
+    world.answers |= {
+        "POST /api/v1/channels": open_channel,
+        "POST /api/v1/channels/ada/stream-key": {
+            "stream_key": "live_secret",
+            "rtmp_url": "rtmp://localhost:1935/live",
+            "srt_url": "srt://localhost:8890",
+        },
+    }
+    await page.goto("/dashboard")
+    await expect(page.get_by_label("Channel name")).to_have_value("ada")
+    await page.get_by_label("Title").first.fill("Compilers")
+    await page.get_by_role("button", name="Open channel").click()
+    await expect(page.locator("#state-viewers")).to_have_text("41 viewers")
+    await page.get_by_role("button", name="Get a stream key").click()
+    await expect(page.locator("#rtmp")).to_have_text("rtmp://localhost:1935/live")
+    key = page.locator("#key-value")
+    await expect(key).to_have_value("live_secret")
+    await expect(key).to_have_attribute("type", "password")
+    await page.locator("#key-reveal").click()
+    await expect(key).to_have_attribute("type", "text")
+    assert world.asked_for("POST", "/api/v1/channels") == [{"name": "ada", "title": "Compilers", "category": ""}]
+
+
+async def test_a_name_that_is_taken_is_told(page: Page, world: World, log_in: LogIn, complaints: Complaints) -> None:
+    complaints.expected += ["404", "409"]
+    await log_in()
+    world.answers["POST /api/v1/channels"] = problem(409, "name_taken", "This name is taken.")
+    await page.goto("/dashboard")
+    await page.get_by_role("button", name="Open channel").click()
+    await expect(page.get_by_role("alert")).to_have_text("This name is taken.")
+
+
+async def test_the_channel_is_described_anew(page: Page, world: World, log_in: LogIn) -> None:
+    await log_in()
+    world.answers |= {"GET /api/v1/channels/ada": ADA, "PATCH /api/v1/channels/ada": ADA}
+    await page.goto("/dashboard")
+    title = page.locator("#edit-title")
+    await expect(title).to_have_value("Compilers")
+    await title.fill("Parsers")
+    await page.get_by_label("Tags").fill("english, education ,")
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.locator("#edit-done")).to_have_text("Saved.")
+    assert world.asked_for("PATCH", "/api/v1/channels/ada") == [
+        {"title": "Parsers", "category": "Software", "tags": ["english", "education"]}
+    ]
+
+
+@pytest.mark.parametrize("address", ["/dashboard", "/moderation/ada", "/finance"])
+async def test_pages_of_a_role_ask_to_log_in_first(page: Page, world: World, address: str) -> None:
+    await page.goto(address)
+    await page.wait_for_url("**/login?next=*")
+
+
+async def test_the_moderation_log_is_read_and_a_ban_is_lifted(page: Page, world: World, log_in: LogIn) -> None:
+    await log_in()
+    log: list[dict[str, object]] = [
+        {"at": NOW.isoformat(), "action": "ban", "moderator": "ada", "target": "eve", "reason": "spam"},
+        {"at": NOW.isoformat(), "action": "timeout", "moderator": "ada", "target": "mal", "duration_s": 600},
+    ]
+
+    def lift(_: object) -> tuple[int, None]:
+        log.insert(0, {"at": NOW.isoformat(), "action": "unban", "moderator": "ada", "target": "eve"})
+        return 204, None
+
+    world.answers |= {
+        "GET /api/v1/channels/ada/moderation-log": lambda _: {"items": log, "next": None},
+        "DELETE /api/v1/channels/ada/bans/eve": lift,
+        "POST /api/v1/channels/ada/bans": (201, {}),
+        "PATCH /api/v1/channels/ada/chat-mode": {},
+    }
+    await page.goto("/moderation/ada")
+    rows = page.locator("#log tr")
+    await expect(rows).to_have_count(2)
+    await expect(rows.nth(1)).to_contain_text("for 10 min")
+    await rows.first.get_by_role("button", name="Lift").click()
+    await expect(rows.first).to_contain_text("lifted the ban of")
+    ban = page.locator("#ban")
+    await ban.get_by_label("User name").fill("mal")
+    await ban.get_by_label("For").select_option("Until lifted")
+    await ban.get_by_role("button", name="Silence").click()
+    await expect(ban.get_by_label("User name")).to_have_value("")
+    assert world.asked_for("POST", "/api/v1/channels/ada/bans") == [{"username": "mal"}]
+    await page.get_by_label("Slow mode").select_option("10 s")
+    await page.get_by_label("Subscribers only").check()
+    await page.get_by_role("button", name="Set modes").click()
+    await expect(page.get_by_role("button", name="Set modes")).to_be_enabled()
+    assert world.asked_for("PATCH", "/api/v1/channels/ada/chat-mode") == [
+        {
+            "slow_s": 10,
+            "followers_only_min": None,
+            "subscribers_only": True,
+            "emote_only": False,
+            "unique": False,
+        }
+    ]
+
+
+async def test_the_trial_balance_adds_up_each_currency(page: Page, world: World, log_in: LogIn) -> None:
+    await log_in()
+    items = [
+        {"account": "provider:sandbox", "currency": "USD", "debit_minor": 499, "credit_minor": 0},
+        {"account": "creator:c-1", "currency": "USD", "debit_minor": 0, "credit_minor": 250},
+        {"account": "deferred:c-1", "currency": "USD", "debit_minor": 0, "credit_minor": 249},
+    ]
+    world.answers["GET /api/v1/finance/trial-balance"] = {"items": items, "next": None}
+    await page.goto("/finance")
+    await expect(page.locator("#balance tr")).to_have_count(3)
+    await expect(page.locator("#totals .amount")).to_have_text(["$4.99", "$4.99"])
+
+
+async def test_who_is_not_of_finance_is_told_so(
+    page: Page, world: World, log_in: LogIn, complaints: Complaints
+) -> None:
+    complaints.expected.append("403")
+    await log_in()
+    world.answers["GET /api/v1/finance/trial-balance"] = problem(403, "forbidden", "You may not do this.")
+    await page.goto("/finance")
+    await expect(page.get_by_role("alert")).to_have_text("You may not do this.")
