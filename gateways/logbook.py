@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final, TextIO
 
-from gateways.settings import PREFIX, UpSettings
+from gateways.settings import UpSettings
 
 _MARGIN: Final = 9
 _COLOURS: Final = (36, 32, 33, 35, 34, 96, 92, 93, 95, 94)
@@ -22,16 +22,6 @@ class Logbook:
         self._json = settings.log_format == "json"
         self._colour = to.isatty() and "NO_COLOR" not in os.environ
         self._colours: dict[str, int] = {}
-
-    @property
-    def format_for_roles(self) -> str:
-        """Roles see a pipe, not our terminal, and cannot tell by themselves."""
-        return "json" if self._json else "console"
-
-    @staticmethod
-    def unless_set(**settings: object) -> dict[str, object]:
-        """Those of the settings that the environment leaves open."""
-        return {name: value for name, value in settings.items() if f"{PREFIX}{name.upper()}" not in os.environ}
 
     def line(self, name: str, text: str) -> None:
         """What a process wrote. Under JSON its own objects pass as they are, and anything else becomes one."""

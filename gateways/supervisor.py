@@ -5,6 +5,7 @@ all of them within bounds. It never touches a fact: whatever it kills may be kil
 """
 
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -15,9 +16,9 @@ from typing import Final
 
 import psutil
 
-from gateways import front, ports
-from gateways.engines.broker import PARTITIONS, Broker
+from gateways import front, ports, wiring
 from gateways.engines.broker import STOP_SIGNAL as BROKER_STOP
+from gateways.engines.broker import Broker
 from gateways.engines.postgres import STOP_SIGNAL as POSTGRES_STOP
 from gateways.engines.postgres import Postgres
 from gateways.engines.process import EngineFailed, FolderInUse, dying_with_parent, listening
@@ -39,7 +40,6 @@ DEAF_MAX: Final = 6
 BACKOFF_S: Final = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 STEADY_S: Final = 30.0
 """A process that lived this long starts again without waiting."""
-FETCH_WAIT_MS: Final = 20  # Tansu does not wake a held fetch (design §2)
 STORE: Final = "tallylight"
 KEYS: Final = "tallylight_keys"
 PORTED: Final = ("api", "chat", "media", "sandbox")
@@ -130,7 +130,10 @@ class Supervisor:
         (dsn, keys_dsn), bootstrap, _ = await asyncio.gather(
             self._start_postgres(), self._start_broker(), self._until(self._zygote.warm(), "the zygote")
         )
-        environment = self._role_environment(dsn, keys_dsn, bootstrap)
+        self._running = Running(os.getpid(), dsn, keys_dsn, bootstrap, front.public_url(self._settings))
+        environment = wiring.role_environment(
+            self._settings, self._folder, self._running, ports_of=self._ports, health_of=self._health
+        )
         for name in ROLES:
             self._start_role(name, environment | {"health_port": self._health[name]})
             self._readiness.check(name, self._asks(name))
@@ -138,7 +141,7 @@ class Supervisor:
         await self._all_ready()
         self._readiness.ready()
         self._say_running()
-        self._log.notice(self._welcome())
+        self._log.notice(wiring.welcome(self._settings, ready_after_s=time.monotonic() - self._began))
         if self._demo:
             self._start_demo()
 
@@ -214,39 +217,6 @@ class Supervisor:
         service = self._add(Service("broker", launch, BROKER_STOP, ENGINE_STOP_S_MAX, ready))
         await self._until(self._ready(service), "the broker")
         return broker.bootstrap
-
-    def _role_environment(self, dsn: str, keys_dsn: str, bootstrap: str) -> dict[str, object]:
-        """What roles must know; what the user set for them in the environment stands, unless it is ours to decide."""
-        settings, secrets = self._settings, self._folder.secrets()
-        told = front.public_url(settings)
-        shown = told.partition("://")[2].rpartition(":")[0] or told.partition("://")[2]
-        self._running = Running(
-            pid=psutil.Process().pid, dsn=dsn, keys_dsn=keys_dsn, bootstrap_servers=bootstrap, public_url=told
-        )
-        embedded = {"kafka_partitions": PARTITIONS, "kafka_fetch_wait_ms": FETCH_WAIT_MS, "kafka_replication": 1}
-        return {
-            "data_dir": self._folder.path,
-            "log_format": self._log.format_for_roles,
-            "health_host": ports.HOST,
-            "host": ports.HOST,
-            "dsn": dsn,
-            "keys_dsn": keys_dsn,
-            "bootstrap_servers": bootstrap,
-            **({} if settings.bootstrap_servers else embedded),
-            **self._log.unless_set(
-                token_secret=secrets.token_secret,
-                master_key=secrets.master_key,
-                sandbox_secret=secrets.sandbox_secret,
-                rtmp_host=ports.HOST if settings.front_host == front.LOCAL else settings.front_host,
-                rtmp_public_url=f"rtmp://{shown}:{settings.rtmp_port}/live",
-            ),
-            "public_url": told,
-            "rtmp_port": settings.rtmp_port,
-            "irc_port": settings.irc_port,
-            **{f"{name}_port": port for name, port in self._ports.items()},
-            "sandbox_url": f"http://{ports.HOST}:{self._ports['sandbox']}",
-            "health_urls": ",".join(f"{name}=http://{ports.HOST}:{port}" for name, port in self._health.items()),
-        }
 
     def _start_role(self, name: str, settings: Mapping[str, object]) -> None:
         environment = environment_for(settings)
@@ -396,22 +366,6 @@ class Supervisor:
             with suppress(psutil.NoSuchProcess):
                 self._running.processes[str(pid)] = psutil.Process(pid).create_time()
         self._folder.say_running(self._running)
-
-    def _welcome(self) -> str:
-        url = front.public_url(self._settings)
-        secure = front.secure_url(self._settings)
-        shown = url.partition("://")[2].rpartition(":")[0]
-        lines = [
-            f"Tallylight is ready after {time.monotonic() - self._began:.1f} s.",
-            "",
-            f"  Watch      {url}/" + (f"   (HTTP/2: {secure}/)" if secure else ""),
-            f"  Broadcast  rtmp://{shown}:{self._settings.rtmp_port}/live   with your channel's stream key, from {url}/dashboard",
-            f"  API        {url}/docs",
-            f"  Data       {self._folder.path}",
-            "",
-            "  Ctrl-C stops everything. `tallylight events tail` shows what happens, `tallylight demo` goes on air with a test picture.",
-        ]
-        return "\n".join(lines)
 
 
 async def _ended(child: Child, number: int, within_s: float, hurry: asyncio.Event) -> bool:

@@ -68,9 +68,3 @@ def test_a_reader_that_left_does_no_harm(tmp_path: Path) -> None:
         book.info("still here")
         survived = True
     assert survived
-
-
-def test_what_the_user_set_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TALLYLIGHT_MASTER_KEY", "mine")
-    monkeypatch.delenv("TALLYLIGHT_TOKEN_SECRET", raising=False)
-    assert Logbook.unless_set(master_key="made", token_secret="made") == {"token_secret": "made"}

@@ -134,17 +134,6 @@ async def test_one_database_without_the_other_is_refused(tmp_path: Path, log: io
         await Supervisor(settings, Logbook(settings, log))._start_postgres()
 
 
-def test_roles_are_told_where_each_other_are(supervising: Supervisor) -> None:
-    supervising._folder.take()
-    told = supervising._role_environment("postgresql://store", "postgresql://keys", "127.0.0.1:1")
-    assert told["dsn"] == "postgresql://store"
-    assert told["sandbox_url"] == f"http://127.0.0.1:{told['sandbox_port']}"
-    assert "relay=http://127.0.0.1:" in str(told["health_urls"])
-    assert told["rtmp_public_url"] == "rtmp://localhost:1935/live"
-    assert len({told[f"{name}_port"] for name in supervisor.PORTED}) == len(supervisor.PORTED)
-    supervising._folder.release()
-
-
 def test_a_moment_is_all_it_takes_to_make_one(settings: UpSettings, log: io.StringIO) -> None:
     began = time.monotonic()
     Supervisor(settings, Logbook(settings, log))
