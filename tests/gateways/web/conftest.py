@@ -1,5 +1,6 @@
 """A real Chromium for the pages, and a page that holds everything its browser complained about against the test."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -9,7 +10,8 @@ from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
 from tests.gateways.web.stand import World, serving
 
-expect.set_options(timeout=20_000)
+WAIT_S_MAX = 20
+expect.set_options(timeout=WAIT_S_MAX * 1000)
 DESKTOP = (1280, 800)
 PHONE = (360, 740)
 
@@ -34,6 +36,12 @@ class Complaints:
     @property
     def unexpected(self) -> list[str]:
         return [text for text in self.heard if not any(part in text for part in self.expected)]
+
+
+async def until(page: Page, condition: str) -> None:
+    """Wait in the page. Not `wait_for_function`, which would evaluate a string there: the content policy forbids that, rightly."""
+    waiting = f"async () => {{ while (!({condition})) await new Promise((done) => setTimeout(done, 40)); }}"
+    await asyncio.wait_for(page.evaluate(waiting), WAIT_S_MAX)
 
 
 @pytest.fixture(scope="session")

@@ -173,7 +173,7 @@ async def test_a_moderator_deletes_times_out_and_bans_from_a_line(page: Page, wo
     await line.hover()
     await line.get_by_role("button", name="Moderate: eve").click()
     await page.get_by_role("button", name="Ban", exact=True).click()
-    await page.wait_for_function("document.querySelector('#chat-menu').matches(':not(:popover-open)')")
+    await expect(page.locator("#chat-menu")).to_be_hidden()
     await page.wait_for_load_state("networkidle")
     assert world.asked_for("DELETE", "/api/v1/channels/orbit/chat/m1") == [None]
     assert world.asked_for("POST", "/api/v1/channels/orbit/bans") == [

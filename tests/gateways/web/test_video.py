@@ -1,0 +1,111 @@
+"""A recording with its chat in a real browser: it plays, and the chat keeps in step with the playhead wherever it goes."""
+
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, expect
+from starlette.requests import Request
+
+from tests.gateways.web.conftest import Complaints, until
+from tests.gateways.web.media import recording
+from tests.gateways.web.stand import NOW, World, item
+
+CHAT = [item(n, "ken", f"at {at:g}", offset=at) for n, at in enumerate((0.2, 1.0, 30.0, 59.5, 61.0, 100.0, 140.0), 1)]
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("media")
+    recording(folder / "b-1")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def broadcast(world: World, recorded: Path) -> None:
+    def chat(request: Request) -> dict[str, object]:
+        first, end = (float(request.query_params[name]) for name in ("from_offset", "to_offset"))
+        return {"items": [one for one in CHAT if first <= one["offset"] < end], "next": None}
+
+    world.media = recorded
+    world.answers |= {
+        "GET /api/v1/broadcasts/b-1": {
+            "id": "b-1",
+            "channel": "orbit",
+            "title": "Night sky",
+            "category": "Science",
+            "started_at": NOW.isoformat(),
+            "total_views": 2,
+            "vod_url": "/vod/b-1/index.m3u8",
+        },
+        "GET /api/v1/broadcasts/b-1/chat": chat,
+    }
+
+
+async def seek(page: Page, to: float) -> None:
+    await page.evaluate("to => { document.querySelector('video').currentTime = to; }", to)
+
+
+async def pause(page: Page) -> None:
+    await page.evaluate("document.querySelector('video').pause()")
+
+
+async def test_a_recording_plays_with_its_title_and_its_chat(page: Page, world: World) -> None:
+    await page.goto("/videos/b-1")
+    await expect(page.get_by_role("heading", name="Night sky")).to_be_visible()
+    await until(page, "document.querySelector('video').currentTime > 1.2")
+    await expect(page.locator("#curtain")).to_be_hidden()
+    await expect(page.locator("#chat-lines .text")).to_have_text(["at 0.2", "at 1"])
+    await expect(page.locator("#chat-lines .at")).to_have_text(["0:00", "0:01"])
+    assert await page.evaluate("document.querySelector('video').videoHeight") == 108
+
+
+async def test_the_chat_follows_a_seek_forwards_and_back(page: Page, world: World) -> None:
+    await page.goto("/videos/b-1")
+    await until(page, "document.querySelector('video').currentTime > 0.3")
+    await pause(page)
+    lines = page.locator("#chat-lines .text")
+    await seek(page, 105)
+    await expect(lines).to_have_text(["at 0.2", "at 1", "at 30", "at 59.5", "at 61", "at 100"])
+    await seek(page, 40)
+    await expect(lines).to_have_text(["at 0.2", "at 1", "at 30"])
+    await seek(page, 142)
+    await expect(lines).to_have_text(["at 61", "at 100", "at 140"])
+
+
+async def test_the_chat_runs_on_over_the_border_of_two_requests(page: Page, world: World) -> None:
+    await page.goto("/videos/b-1?t=59")
+    lines = page.locator("#chat-lines .text")
+    await expect(lines).to_have_text(["at 0.2", "at 1", "at 30", "at 59.5", "at 61"])
+    chunks = [headers for path, headers in world.headers if path == "/api/v1/broadcasts/b-1/chat"]
+    assert len(chunks) <= 3
+
+
+async def test_a_recording_that_is_gone_is_told(page: Page, world: World, complaints: Complaints) -> None:
+    complaints.expected.append("404")
+    await page.goto("/videos/b-2")
+    await expect(page.locator("#curtain-text")).to_have_text("There is no such recording")
+
+
+async def test_a_recording_plays_on_after_its_origin_was_away(
+    page: Page, world: World, recorded: Path, complaints: Complaints
+) -> None:
+    complaints.expected.append("404")
+    world.media = None
+    await page.goto("/videos/b-1")
+    await expect(page.locator("#curtain-text")).to_contain_text("Trying again")
+    world.media = recorded
+    await until(page, "document.querySelector('video').currentTime > 0.5")
+    await expect(page.locator("#curtain")).to_be_hidden()
+
+
+async def test_a_clip_plays_alone(page: Page, world: World, recorded: Path) -> None:
+    world.answers["GET /api/v1/clips/c-1"] = {
+        "id": "c-1",
+        "channel": "orbit",
+        "title": "The moment",
+        "created_at": NOW.isoformat(),
+        "playback_url": "/vod/b-1/index.m3u8",
+    }
+    await page.goto("/clips/c-1")
+    await expect(page.get_by_role("heading", name="The moment")).to_be_visible()
+    await until(page, "document.querySelector('video').currentTime > 0.3")
