@@ -14,8 +14,14 @@ _OPTIONS: Final[dict[str, Any]] = {"no_args_is_help": True, "add_completion": Fa
 app = typer.Typer(help="Live streaming whose every fact is an event.", **_OPTIONS)
 events_app = typer.Typer(help="The log of every fact.", **_OPTIONS)
 projections_app = typer.Typer(help="The read models.", **_OPTIONS)
+admin_app = typer.Typer(help="Administrators.", **_OPTIONS)
 ledger_app = typer.Typer(help="The books.", **_OPTIONS)
-for _name, _part in (("events", events_app), ("projections", projections_app), ("ledger", ledger_app)):
+for _name, _part in (
+    ("admin", admin_app),
+    ("events", events_app),
+    ("projections", projections_app),
+    ("ledger", ledger_app),
+):
     app.add_typer(_part, name=_name)
 
 Personal = Annotated[bool, typer.Option("--personal", help="Show personal fields: names, addresses, messages.")]
@@ -81,6 +87,25 @@ def doctor() -> None:
         mark = typer.style("ok  ", fg="green") if finding.well else typer.style("FAIL", fg="red")
         typer.echo(f"{mark}  {finding.name}: {finding.detail}")
     raise typer.Exit(0 if well else 1)
+
+
+@admin_app.callback()
+def admin() -> None:
+    """What only the machine's owner may do."""
+
+
+@admin_app.command("create")
+def admin_create(
+    username: Annotated[str, typer.Argument(help="Registered if there is no such account.")],
+    password_from_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the password from standard input.")
+    ] = False,
+) -> None:
+    """Make an administrator; asks for the password of an account it must register first."""
+    from gateways.admin_cli import create
+
+    password = sys.stdin.readline().rstrip("\n") if password_from_stdin else None
+    _finish(lambda: create(username, password))
 
 
 @events_app.command("tail")

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from argon2 import PasswordHasher
 from typer.testing import CliRunner, Result
 
 from domain.account import AccountRegistered
@@ -33,9 +34,9 @@ class Beside:
             "TALLYLIGHT_MASTER_KEY": base64.urlsafe_b64encode(MASTER_KEY).decode(),
         }
 
-    async def run(self, *arguments: str) -> Result:
+    async def run(self, *arguments: str, typed: str = "") -> Result:
         # In a thread: the commands bring an event loop of their own.
-        return await asyncio.to_thread(CliRunner().invoke, app, arguments, env=self.environment)
+        return await asyncio.to_thread(CliRunner().invoke, app, arguments, input=typed, env=self.environment)
 
     async def execute(self, sql: str) -> None:
         connection = await asyncpg.connect(self.dsn)
@@ -109,6 +110,30 @@ def test_a_tail_that_follows_prints_what_comes_and_ends_with_ctrl_c_in_order(bes
         process.send_signal(2)
         assert process.stderr.read() == ""
     assert process.returncode == 0
+
+
+async def test_the_first_administrator_is_registered_and_the_second_is_made_of_an_account(beside: Beside) -> None:
+    first = await beside.run("admin", "create", "Grace", "--password-stdin", typed="correct horse battery\n")
+    assert first.exit_code == 0, first.output
+    assert "grace was registered as an administrator" in first.output
+    again = await beside.run("admin", "create", "grace")
+    assert "grace is an administrator now" in again.output
+    shown = await beside.run("events", "tail", "--no-follow", "--json")
+    topics = [json.loads(line)["topic"] for line in shown.output.splitlines()]
+    assert topics.count("account.RoleGranted") == 1
+    connection = await asyncpg.connect(beside.dsn)
+    stored = await connection.fetchval("SELECT password_hash FROM credentials WHERE username = 'grace'")
+    await connection.close()
+    assert PasswordHasher().verify(stored, "correct horse battery")
+
+
+@pytest.mark.parametrize(("name", "password"), [("x", "correct horse battery"), ("grace", "short")])
+async def test_an_administrator_with_no_proper_name_or_password_is_refused(
+    beside: Beside, name: str, password: str
+) -> None:
+    refused = await beside.run("admin", "create", name, "--password-stdin", typed=password + "\n")
+    assert refused.exit_code == 1
+    assert "Traceback" not in refused.output
 
 
 async def test_projections_are_listed_and_missing_ones_end_with_1(beside: Beside) -> None:
