@@ -11,6 +11,7 @@ from typing import Final, cast
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import psycopg
+from psycopg.sql import SQL, Identifier
 from yoyo import get_backend, read_migrations
 
 EVENT_STORE: Final = Path(__file__).parent / "schema"
@@ -26,11 +27,21 @@ async def migrate(dsn: str, folder: Path) -> None:
 def _migrate(dsn: str, folder: Path) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+        if {path.stem for path in folder.glob("*.sql")} <= _applied(connection, folder):
+            return  # the library would try, fail and log that its own tables are there already
         backend = get_backend(_uri(dsn), migration_table="_migrations_" + folder.name)
         try:
             backend.apply_migrations(backend.to_apply(read_migrations(str(folder))))
         finally:
             backend.connection.close()
+
+
+def _applied(connection: "psycopg.Connection[tuple[str]]", folder: Path) -> set[str]:
+    table = "_migrations_" + folder.name
+    found = connection.execute("SELECT to_regclass(%s)", (table,)).fetchone()
+    if found is None or found[0] is None:
+        return set()
+    return {row[0] for row in connection.execute(SQL("SELECT migration_id FROM {}").format(Identifier(table)))}
 
 
 def _uri(dsn: str) -> str:
