@@ -15,6 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from domain.shared import NAME_PATTERN, RESERVED_NAMES
+from domain.subscription import PRICES
 from gateways.web import assets
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -68,7 +69,7 @@ _templates: Final = Environment(
 _templates.globals["asset"] = _address
 
 
-def _page(template: str, *, status: int = 200, **values: str) -> Response:
+def _page(template: str, *, status: int = 200, **values: object) -> Response:
     body = _templates.get_template(template).render(values)
     headers = {"Cache-Control": "no-cache"} | SECURITY_HEADERS
     return Response(body, status, headers, media_type="text/html")
@@ -86,7 +87,7 @@ def _plain(template: str) -> Endpoint:
     return endpoint
 
 
-def _of_channel(template: str) -> Endpoint:
+def _of_channel(template: str, **values: object) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         name = request.path_params["channel"]
         if not NAME_PATTERN.fullmatch(name.lower()) or name.lower() in RESERVED_NAMES:
@@ -94,7 +95,7 @@ def _of_channel(template: str) -> Endpoint:
         if name != name.lower():
             query = f"?{request.url.query}" if request.url.query else ""
             return RedirectResponse(request.url.path.lower() + query, 308, SECURITY_HEADERS)
-        return _page(template, channel=name)
+        return _page(template, channel=name, **values)
 
     return endpoint
 
@@ -149,5 +150,5 @@ routes: Final = [
     Route("/static/{folder}/{digest}/{name}", _static),
     Route("/favicon.ico", _favicon),
     Route("/robots.txt", _robots),
-    Route("/{channel}", _of_channel("watch.html")),
+    Route("/{channel}", _of_channel("watch.html", prices=PRICES)),
 ]

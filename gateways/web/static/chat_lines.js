@@ -69,7 +69,7 @@ export class ChatLines {
   #line(item) {
     const name = el('span', { class: 'user' }, item.user);
     name.style.setProperty('--hue', hue(item.user));
-    const line = el('li', { class: 'line', 'data-id': item.id, 'data-user': item.user },
+    const line = el('li', { class: 'line', tabindex: -1, 'data-id': item.id, 'data-user': item.user },
       this.#quote(item.reply_to),
       el('span', { class: 'at' }, this.stamp(item)),
       ...(item.badges ?? []).map(badge),

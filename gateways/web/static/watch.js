@@ -5,7 +5,7 @@ import { startChat } from './chat.js';
 import { randomName } from './chat_socket.js';
 import { wireControls } from './controls.js';
 import { $, el, onSubmit, poll, say, show } from './dom.js';
-import { hue, plural, since } from './format.js';
+import { hue, money, plural, since } from './format.js';
 import { Player } from './player.js';
 import { here, session } from './session.js';
 import { recordings } from './recordings.js';
@@ -68,6 +68,7 @@ async function look() {
 }
 
 let shownPast = false;
+let played = false;
 async function offline() {
   player.state = 'idle';
   curtain(`${name} is offline`, 'The broadcast starts here by itself.');
@@ -89,8 +90,11 @@ function missing() {
 }
 
 player.addEventListener('state', ({ detail: { state } }) => {
-  if (state === 'playing') curtain(null);
-  else if (state === 'recovering' || state === 'loading') curtain(state === 'loading' ? 'Starting…' : 'The picture stopped. Reconnecting…');
+  if (state === 'playing') {
+    played = true;
+    curtain(null);
+  } else if (state === 'loading') curtain('Starting…');
+  else if (state === 'recovering') curtain(played ? 'The picture stopped. Reconnecting…' : 'Starting…');
   else if (state === 'unsupported') curtain('This browser cannot play the broadcast.');
   else if (state === 'ended') {
     curtain('The broadcast has ended');
@@ -139,8 +143,11 @@ $('#subscribe').addEventListener('click', async () => {
 });
 $('#tiers-close').addEventListener('click', () => tiers.close());
 $('#tiers-form').addEventListener('change', () => { purchase = randomName(); });
+for (const price of tiers.querySelectorAll('[data-minor]')) price.textContent = money(price.dataset.minor, price.dataset.currency);
 onSubmit($('#tiers-form'), async (form) => {
-  await post(`${base}/subscriptions`, { tier: Number(form.get('tier')) }, { headers: { 'Idempotency-Key': purchase } });
+  await post(`${base}/subscriptions`, { tier: Number(form.get('tier')) }, { headers: { 'Idempotency-Key': purchase } }).catch((problem) => {
+    if (problem.code !== 'already_subscribed') throw problem;
+  });
   tiers.close();
   subscribed();
   await lookAgain();

@@ -119,6 +119,7 @@ async def test_a_subscription_is_bought_once_however_often_it_is_tried(
     world.answers[f"POST {path}"] = problem(503, "payment_unsettled", "The payment provider has not answered yet.")
     await page.goto("/orbit")
     await page.get_by_role("button", name="Subscribe").click()
+    await expect(page.locator(".tier").first).to_have_text("Tier 1 $4.99")
     await page.get_by_label("Tier 2").check()
     buy = page.locator("#tiers").get_by_role("button", name="Subscribe")
     await buy.click()
