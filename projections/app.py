@@ -5,7 +5,7 @@ Postgres has, and say only where to go on reading: which events a projection has
 """
 
 import asyncio
-from collections.abc import Set
+from collections.abc import Awaitable, Callable, Set
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -61,6 +61,7 @@ class Projector:
         self._partitions = partitions
         self._worker = worker
         self._audience = audience
+        self._failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         url = ";".join(f"kafka://{server.strip()}" for server in bootstrap.split(","))
         self._app = app = faust.App(
             group,
@@ -81,16 +82,29 @@ class Projector:
             consumer_auto_offset_reset="earliest",
             stream_buffer_maxsize=BUFFERED_RECORDS_MAX,
             stream_wait_empty=False,  # what was under way at a rebalance writes nothing: its checkpoint has moved
-            loop=asyncio.get_event_loop(),
+            loop=asyncio.get_running_loop(),
         )
         app.transport = Transport(app.conf.broker_consumer, app, app.loop)
         app.transport.fetch_wait_ms = fetch_wait_ms
         self._window_s = 0
         self._windows = self._windowed_table()
         for topic in TOPICS:
-            app.agent(app.topic(topic, key_serializer="raw", value_serializer="raw"), name=topic)(self._carry)
-        viewers = app.topic(PRESENCE_TOPIC, key_serializer="raw", value_serializer="raw")
-        app.agent(viewers, name=PRESENCE_TOPIC)(self._count)
+            self._agent(topic, self._carry)
+        self._agent(PRESENCE_TOPIC, self._count)
+
+    def _agent(self, topic: str, body: Callable[[Any], Awaitable[None]]) -> None:
+        """Faust would start a failed agent anew behind what it had buffered: better a fresh process."""
+
+        async def agent(stream: Any) -> None:
+            try:
+                await body(stream)
+            except Exception as fault:
+                log.exception("projector", problem="agent failed", topic=topic)
+                if not self._failed.done():
+                    self._failed.set_result(fault)
+
+        source = self._app.topic(topic, key_serializer="raw", value_serializer="raw")
+        self._app.agent(source, name=topic)(agent)
 
     def _windowed_table(self) -> Any:
         table = TransientTable(self._app, name="viewers", default=Viewers)
@@ -109,8 +123,11 @@ class Projector:
         try:
             await self._app.start()
             await self._app.add_runtime_dependency(self._windows.table)
-            await self._app.wait()
-            raise FaustStopped(repr(self._app.crash_reason))
+            stopped: asyncio.Future[Any] = asyncio.ensure_future(self._app.wait())
+            failed: asyncio.Future[Any] = self._failed
+            await asyncio.wait([stopped, failed], return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            raise FaustStopped(repr(self._failed.result() if self._failed.done() else self._app.crash_reason))
         finally:
             audience.cancel()
             await asyncio.gather(audience, return_exceptions=True)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import aiokafka
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from faust.streams import current_event
 from faust.tables.table import Table
 from faust.transport.drivers import aiokafka as driver
 from mode import Service
@@ -59,8 +60,10 @@ class TransientTable(Table[Any, Any]):
         await Service.on_start(self)
         await self.add_runtime_dependency(self.data)
 
-    def _send_changelog(self, *args: Any, **kwargs: Any) -> None:
-        return
+    def on_key_set(self, key: Any, value: Any) -> None:
+        event = current_event()
+        assert event is not None, "tables change while a stream is read"
+        self._maybe_set_key_ttl(key, event.message.partition)
 
-    def send_changelog(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+    def on_key_del(self, key: Any) -> None:
         return

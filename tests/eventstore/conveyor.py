@@ -16,7 +16,8 @@ from domain import chat, follow
 from domain.chat import MessagePosted
 from domain.event import Event
 from domain.follow import ChannelFollowed
-from eventstore.port import Append, Appended, EventStore, StreamWrite
+from eventstore.errors import StoreUnavailable
+from eventstore.port import Append, Appended, Duplicate, EventStore, StreamWrite
 from eventstore.wire import TOPICS, WireRecord, decode
 from gateways.engines.process import free_port
 
@@ -119,13 +120,18 @@ def event(number: int, channel_id: str) -> tuple[str, Event]:
 
 
 async def write(store: EventStore, numbers: Iterable[int], channels: int = 7) -> int:
-    """One append an event, all at once. How many there were."""
+    """One append an event, all at once, sent again while the store is away. How many there were."""
 
     async def one(number: int) -> None:
         channel_id = f"c{number % channels}"
         stream, fact = event(number, channel_id)
-        outcome = await store.append(Append(uuid4(), [StreamWrite(stream, channel_id, [fact])]))
-        assert isinstance(outcome, Appended)
+        command = Append(uuid4(), [StreamWrite(stream, channel_id, [fact])])
+        while True:
+            try:
+                assert isinstance(await store.append(command), Appended | Duplicate)
+                return
+            except StoreUnavailable:
+                await asyncio.sleep(0.1)
 
     written = list(numbers)
     await asyncio.gather(*(one(number) for number in written))

@@ -130,12 +130,16 @@ DEFAULTS: Mapping[str, Any] = {"followers": 0, "subscribers": 0, "tags": "[]", "
 
 def expected(projection: Projection, log: MemoryLog) -> dict[Table, Rows]:
     """The rows of a projection, one event and one change at a time."""
+    return expected_of(projection, (recorded(shard, one) for shard, events in log.shards.items() for one in events))
+
+
+def expected_of(projection: Projection, events: Iterable[Recorded]) -> dict[Table, Rows]:
+    """The same, of events that are in order within each shard."""
     tables: dict[Table, Rows] = {table: {} for table in projection.tables}
-    for shard, events in log.shards.items():
-        for stored in events:
-            for change in projection.rows_for(recorded(shard, stored)):
-                fresh = {column: DEFAULTS.get(column) for column in change.table.columns}
-                apply(tables[change.table], change, fresh)
+    for one in events:
+        for change in projection.rows_for(one):
+            new = {column: DEFAULTS.get(column) for column in change.table.columns}
+            apply(tables[change.table], change, new)
     return tables
 
 
