@@ -5,8 +5,9 @@ who is logged in, what is live, and every word that a person wrote come over the
 """
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
@@ -69,7 +70,7 @@ _templates: Final = Environment(
 _templates.globals["asset"] = _address
 
 
-def _page(template: str, *, status: int = 200, **values: object) -> Response:
+def _page(template: str, values: Mapping[str, object] = MappingProxyType({}), *, status: int = 200) -> Response:
     body = _templates.get_template(template).render(values)
     headers = {"Cache-Control": "no-cache"} | SECURITY_HEADERS
     return Response(body, status, headers, media_type="text/html")
@@ -95,7 +96,7 @@ def _of_channel(template: str, **values: object) -> Endpoint:
         if name != name.lower():
             query = f"?{request.url.query}" if request.url.query else ""
             return RedirectResponse(request.url.path.lower() + query, 308, SECURITY_HEADERS)
-        return _page(template, channel=name, **values)
+        return _page(template, {"channel": name} | values)
 
     return endpoint
 
@@ -103,7 +104,7 @@ def _of_channel(template: str, **values: object) -> Endpoint:
 def _of_id(template: str) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         wanted = request.path_params["id"]
-        return _page(template, id=wanted) if _ID.fullmatch(wanted) else not_found()
+        return _page(template, {"id": wanted}) if _ID.fullmatch(wanted) else not_found()
 
     return endpoint
 
