@@ -15,7 +15,7 @@ help:
 	@echo 'make demo            serve everything, with a test broadcast on air'
 	@echo 'make test            lint, types, import arrows, all tests'
 	@echo 'make test-full       the long forms too'
-	@echo 'make bench NAME=...  one of:' $(filter-out __init__ clock,$(basename $(notdir $(wildcard bench/*.py))))
+	@echo 'make bench NAME=...  one of:' $(filter-out __init__ clock common stack,$(basename $(notdir $(wildcard bench/*.py))))
 	@echo 'make lock            pin the dependencies anew'
 	@echo "make vendor          fetch the pages' third-party JavaScript anew"
 
@@ -47,7 +47,7 @@ test-full: lint
 
 bench: $(VENV)/.dev
 	@test -n "$(NAME)" || { echo 'Which one? make bench NAME=append' >&2; exit 2; }
-	@$(PACKAGES) $(BROWSER) nginx "the peer of glass_to_glass" libnginx-mod-rtmp "its RTMP module"
+	@$(if $(filter glass_to_glass,$(NAME)),$(PACKAGES) $(BROWSER) nginx "the peer of glass_to_glass" libnginx-mod-rtmp "its RTMP module")
 	@$(BIN)/python -m bench.$(NAME) $(ARGS)
 
 COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from gateways.engines.process import dying_with_parent
+from gateways.settings import PREFIX
 from gateways.zygote import PADDING, REQUEST_BYTES_MAX
 
 LINE_BYTES_MAX: Final = 16 * 1024
@@ -155,7 +156,7 @@ class Zygote:
         await self._warm.wait()
 
     async def start(self, role: str, environment: Mapping[str, str]) -> Forked:
-        """Fork a role; one of a name at a time. `ZygoteGone` when there is nothing to fork from."""
+        """Fork a role with these variables over our own; one of a name at a time. `ZygoteGone` when there is nothing to fork from."""
         await self.warm()
         if self.gone:
             raise ZygoteGone("there is nothing to fork it from")
@@ -234,6 +235,6 @@ def _relay(name: str, descriptor: int, sink: Sink) -> None:
     loop.add_reader(descriptor, readable)
 
 
-def environment_for(settings: Mapping[str, object]) -> dict[str, str]:
-    """Ours, with these settings in place of what stood there."""
-    return os.environ | {f"TALLYLIGHT_{name.upper()}": str(value) for name, value in settings.items()}
+def variables(settings: Mapping[str, object]) -> dict[str, str]:
+    """The settings as environment variables."""
+    return {f"{PREFIX}{name.upper()}": str(value) for name, value in settings.items()}

@@ -24,7 +24,7 @@ from gateways.engines.postgres import Postgres
 from gateways.engines.process import EngineFailed, FolderInUse, dying_with_parent, listening
 from gateways.folder import DataFolder, Running
 from gateways.health import HealthServer, Readiness
-from gateways.launch import Child, Zygote, ZygoteGone, environment_for, start
+from gateways.launch import Child, Zygote, ZygoteGone, start, variables
 from gateways.logbook import Logbook
 from gateways.probe import probe
 from gateways.roles import ROLES
@@ -219,7 +219,7 @@ class Supervisor:
         return broker.bootstrap
 
     def _start_role(self, name: str, settings: Mapping[str, object]) -> None:
-        environment = environment_for(settings)
+        environment = variables(settings)
         health = self._health[name]
 
         async def launch() -> Child:
@@ -234,11 +234,11 @@ class Supervisor:
         self._add(Service(name, launch, signal.SIGTERM, ROLE_STOP_S_MAX, ready, alive))
 
     def _start_demo(self) -> None:
-        environment = environment_for({"data_dir": self._folder.path, "public_url": front.public_url(self._settings)})
+        told = variables({"data_dir": self._folder.path, "public_url": front.public_url(self._settings)})
         command = [*dying_with_parent("TERM"), sys.executable, "-m", "gateways.demo"]
 
         async def launch() -> Child:
-            return start("demo", command, self._log.line, environment=environment)
+            return start("demo", command, self._log.line, environment=os.environ | told)
 
         async def ready() -> bool:
             return True

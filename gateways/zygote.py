@@ -148,7 +148,6 @@ class Zygote:
             os.dup2(source, target)
         os.close(null)
         os.close(output)
-        os.environ.clear()
         os.environ.update(environment, TALLYLIGHT_SUPERVISOR_PID=str(parent))
         sys.argv = ["tallylight", "role", role]
         _reseed()

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from gateways.engines.process import free_port
-from gateways.launch import LINE_BYTES_MAX, LOST, Zygote, ZygoteGone, environment_for, start
+from gateways.launch import LINE_BYTES_MAX, LOST, Zygote, ZygoteGone, start, variables
 
 Said = list[tuple[str, str]]
 
@@ -32,7 +32,7 @@ async def zygote(said: Said) -> AsyncIterator[Zygote]:
 
 def sandbox(folder: Path) -> dict[str, str]:
     settings = {"data_dir": folder, "sandbox_secret": "s", "sandbox_port": free_port(), "health_port": free_port()}
-    return environment_for({**settings, "log_format": "console"})
+    return variables({**settings, "log_format": "console"})
 
 
 async def until_said(said: Said, text: str) -> None:
