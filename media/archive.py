@@ -1,21 +1,24 @@
 """Keeps what the packager finished: objects in parallel with live, a manifest beside them, a fact for each segment number.
 
-A `media.sample.SegmentSink`, one a broadcast. It never blocks and never raises: objects wait in a bounded queue and are tried again until
-they are stored. A number is told (manifest first, fact second) once it is durable in every rendition that has it, in order.
+`Recorder` is a `media.sample.SegmentSink`, one a broadcast. It never blocks and never raises: objects wait in a bounded queue and are
+tried again, for a bounded time, until they are stored. A number is told (manifest first, fact second) once it is durable in every
+rendition that has it, in order. What a crash leaves open, `media.recovery` closes.
 """
 
 import asyncio
 import hashlib
+import os
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from uuid import UUID, uuid5
 
 import obstore
 import structlog
-from obstore.store import LocalStore, from_url
+from obstore.store import LocalStore, ObjectStore, from_url
 from prometheus_client import Counter, Gauge
 
 from media import manifest
@@ -38,45 +41,81 @@ log = structlog.get_logger()
 PARALLEL: Final = 4
 WAITING_BYTES_MAX: Final = 256 * 1024 * 1024
 """Per broadcast; what comes beyond it while the object store is away is lost to the archive, never to the viewers."""
+PUT_S_MAX: Final = 30.0
 RETRY_S_FIRST: Final = 0.2
 RETRY_S_MAX: Final = 10.0
+TRIES_MAX: Final = 30
 CLOSE_S_MAX: Final = 60.0
 LATE_NUMBERS: Final = 3
 """A rung that is so many numbers behind the source misses the number."""
+OPEN: Final = "open"
 
 _FACTS: Final = UUID("1b0c4a5e-3a3f-5e0b-9a53-9fdc63c6b7a1")
 
 _stored = Counter("tallylight_archive_objects_total", "Objects stored")
 _retried = Counter("tallylight_archive_retries_total", "Attempts to store an object that failed")
-_dropped = Counter("tallylight_archive_dropped_total", "Objects given up because too much waited")
+_dropped = Counter(
+    "tallylight_archive_dropped_total", "Objects given up: too many waited, or the store refused too often", ["why"]
+)
+_untold = Counter("tallylight_archive_untold_total", "Facts that had no room and are told when the recording ends")
 _waiting = Gauge("tallylight_archive_waiting_bytes", "Bytes that wait to be stored")
+
+Report = Callable[[Fact], bool | None]
+"""Takes a fact without waiting; False: there is no room for it now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """Where recordings are kept: a folder, or any store `obstore` opens by URL."""
+    """Where recordings are kept: a folder, or any store `obstore` opens by URL. `node` names whose recordings are open."""
 
-    store: Any
+    store: ObjectStore
     folder: Path | None
+    node: str = "node"
 
     @classmethod
-    def open(cls, location: str) -> "Archive":
+    def open(cls, location: str, *, node: str = "node") -> "Archive":
         """`location`: a path, or a URL such as s3://bucket/prefix (credentials from the environment)."""
         if "://" not in location:
             folder = Path(location)
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return cls(LocalStore(folder), folder)
-        return cls(from_url(location), None)
+            return cls(LocalStore(folder), folder, node)
+        return cls(from_url(location), None, node)
 
     def manifest(self, broadcast_id: str) -> ManifestLog:
         if self.folder is not None:
             return FileManifest(self.folder, broadcast_id)
         return ObjectManifest(self.store, broadcast_id)
 
+    def marker(self, broadcast_id: str) -> str:
+        """The key of what says that a recording is not closed yet, so that a start need not read every manifest."""
+        return f"{OPEN}/{self.node}/{broadcast_id}"
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Durable when it returns."""
+        async with asyncio.timeout(PUT_S_MAX):
+            await obstore.put_async(self.store, key, data)
+            if self.folder is not None:
+                await asyncio.to_thread(_sync, self.folder / key)
+
+    async def forget(self, key: str) -> None:
+        async with asyncio.timeout(PUT_S_MAX):
+            await obstore.delete_async(self.store, key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    key: str
+    data: bytes
+    done: Callable[[str | None], None]
+    """Called with the bytes' SHA-256 when they are stored, None when they never will be."""
+
 
 @dataclass(slots=True)
 class _Number:
-    segment: Segment
+    """A segment number on its way. `waiting`: how many of its objects are neither stored nor given up."""
+
+    program_date_time: datetime
+    waiting: int = 0
     stored: dict[str, StoredObject] = field(default_factory=dict)
 
 
@@ -90,34 +129,42 @@ class Recorder:
         broadcast_id: str,
         channel_id: str,
         started_at: datetime,
-        report: Callable[[Fact], None],
+        report: Report,
     ) -> None:
         self._archive = archive
-        self._id = broadcast_id
-        self._channel_id = channel_id
+        self._recording = RecordingLine(broadcast_id=broadcast_id, channel_id=channel_id, started_at=started_at)
         self._report = report
         self._manifest = archive.manifest(broadcast_id)
-        self._queue: asyncio.Queue[tuple[str, bytes, Callable[[StoredObject], None], StoredObject]] = asyncio.Queue()
-        self._waiting = 0
-        self._pending: list[Line] = [
-            RecordingLine(broadcast_id=broadcast_id, channel_id=channel_id, started_at=started_at)
-        ]
-        self._renditions: list[str] = []
+        self._queue: asyncio.Queue[_Job] = asyncio.Queue()  # bounded in bytes, by WAITING_BYTES_MAX
+        self._waiting_bytes = 0
+        self._pending: list[Line] = [self._recording]
+        self._inits: dict[str, list[bytes]] = {}  # every initialisation segment of a rendition, in order
+        self._source = ""
         self._numbers: dict[int, _Number] = {}
         self._newest: dict[str, int] = {}
-        self._told = -1
+        self._marked = False
         self._end_s = 0.0
+        self._untold: list[SegmentsArchived] = []
+        self._told: set[int] = set()
         self._changed = asyncio.Event()
         self._changed.set()
-        self._workers = [asyncio.create_task(self._work()) for _ in range(PARALLEL)]
-        self._scribe = asyncio.create_task(self._write())
-        self._unstored = 0
+        self._tasks = [asyncio.create_task(self._work()) for _ in range(PARALLEL)]
+        self._tasks.append(asyncio.create_task(self._write()))
+
+    # -- the packager's side: never blocks, never raises -----------------------------------------------------------
 
     def rendition(self, rendition: Rendition, init: bytes) -> None:
-        self._renditions.append(rendition.name)
+        inits = self._inits.setdefault(rendition.name, [])
+        self._source = self._source or rendition.name
+        if inits and inits[-1] == init:
+            return  # it began again as it was
+        inits.append(init)
+        key = self._init_key(rendition.name)
         video = rendition.video
 
-        def stored(there: StoredObject) -> None:
+        def done(sha256: str | None) -> None:
+            if sha256 is None:
+                return
             line = RenditionLine(
                 name=rendition.name,
                 bandwidth=rendition.bandwidth,
@@ -125,82 +172,110 @@ class Recorder:
                 width=video.width if video else 0,
                 height=video.height if video else 0,
                 frame_rate=video.frame_rate if video else 0.0,
-                init=there,
+                init=StoredObject(rendition=rendition.name, key=key, size=len(init), sha256=sha256),
             )
             self._pending.append(line)
 
-        self._put(self._object(rendition.name, "init.mp4", init), init, stored)
+        self._enqueue(_Job(key, init, done))
 
     def segment(self, segment: Segment) -> None:
-        number = self._numbers.setdefault(segment.number, _Number(segment))
-        there = self._object(
-            segment.rendition, f"{segment.number}.m4s", segment.data, segment.start_s, segment.duration_s
-        )
-
-        def stored(done: StoredObject) -> None:
-            number.stored[segment.rendition] = done
-
+        number = self._numbers.setdefault(segment.number, _Number(segment.program_date_time))
+        number.waiting += 1
         self._newest[segment.rendition] = max(segment.number, self._newest.get(segment.rendition, -1))
-        self._put(there, segment.data, stored)
+        key = f"{manifest.ROOT}/{self._recording.broadcast_id}/{segment.rendition}/{segment.number}.m4s"
+        init = self._init_key(segment.rendition)
+        size = len(segment.data)
+
+        def done(sha256: str | None) -> None:
+            number.waiting -= 1
+            if sha256 is not None:
+                number.stored[segment.rendition] = StoredObject(
+                    rendition=segment.rendition,
+                    key=key,
+                    size=size,
+                    sha256=sha256,
+                    init=init,
+                    start_s=segment.start_s,
+                    duration_s=segment.duration_s,
+                )
+
+        self._enqueue(_Job(key, segment.data, done))
+
+    # -- the end ---------------------------------------------------------------------------------------------------
 
     async def close(self, ended_at: datetime) -> None:
-        """Everything stored, the manifest closed, the recording told. Gives up on what cannot be stored within `CLOSE_S_MAX`."""
+        """Everything stored, the manifest closed, the recording told. What cannot be done within `CLOSE_S_MAX` is left to a recovery."""
         try:
             async with asyncio.timeout(CLOSE_S_MAX):
                 await self._queue.join()
         except TimeoutError:
-            log.error("archive.unstored", broadcast=self._id, objects=self._unstored)
-        for worker in (*self._workers, self._scribe):
-            worker.cancel()
-        await asyncio.gather(*self._workers, self._scribe, return_exceptions=True)
+            log.error("archive_unstored", broadcast=self._recording.broadcast_id, bytes=self._waiting_bytes)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        _waiting.dec(self._waiting_bytes)
+        try:
+            async with asyncio.timeout(CLOSE_S_MAX):
+                await self._close_manifest(ended_at)
+        except Exception as fault:
+            log.error("archive_left_open", broadcast=self._recording.broadcast_id, error=_short(fault))
+
+    async def _close_manifest(self, ended_at: datetime) -> None:
+        broadcast_id, channel_id = self._recording.broadcast_id, self._recording.channel_id
         await self._advance(everything=True)
         await self._manifest.append([EndLine(at=ended_at)])
         await self._manifest.close()
-        self._report(ready(self._id, self._channel_id, ended_at, self._end_s))
+        for fact in self._untold:
+            self._report(fact)
+        if self._end_s:
+            self._report(ready(broadcast_id, channel_id, ended_at, self._end_s))
+        await self._archive.forget(self._archive.marker(broadcast_id))
 
-    def _object(
-        self, rendition: str, name: str, data: bytes, start_s: float = 0.0, duration_s: float = 0.0
-    ) -> StoredObject:
-        return StoredObject(
-            rendition=rendition,
-            key=f"{manifest.ROOT}/{self._id}/{rendition}/{name}",
-            size=len(data),
-            sha256=hashlib.sha256(data).hexdigest(),
-            start_s=start_s,
-            duration_s=duration_s,
-        )
+    # -- storing ---------------------------------------------------------------------------------------------------
 
-    def _put(self, there: StoredObject, data: bytes, stored: Callable[[StoredObject], None]) -> None:
-        if self._waiting + len(data) > WAITING_BYTES_MAX:
-            _dropped.inc()
-            log.error("archive.dropped", broadcast=self._id, object=there.key)
+    def _init_key(self, rendition: str) -> str:
+        index = len(self._inits.get(rendition, ())) - 1
+        return f"{manifest.ROOT}/{self._recording.broadcast_id}/{rendition}/init-{index}.mp4"
+
+    def _enqueue(self, job: _Job) -> None:
+        if self._waiting_bytes + len(job.data) > WAITING_BYTES_MAX:
+            _dropped.labels("full").inc()
+            log.error("archive_dropped", object=job.key)
+            job.done(None)
             return
-        self._waiting += len(data)
-        self._unstored += 1
-        _waiting.inc(len(data))
-        self._queue.put_nowait((there.key, data, stored, there))
+        self._waiting_bytes += len(job.data)
+        _waiting.inc(len(job.data))
+        self._queue.put_nowait(job)
 
     async def _work(self) -> None:
         while True:
-            key, data, stored, there = await self._queue.get()
-            wait_s = RETRY_S_FIRST
-            while True:
-                try:
-                    await obstore.put_async(self._archive.store, key, data)
-                    break
-                except Exception as fault:
-                    # Whatever the store says, the only thing to do with it is to try again: the queue is what is bounded.
-                    _retried.inc()
-                    log.warning("archive.retry", object=key, error=str(fault)[:200])
-                    await asyncio.sleep(wait_s)
-                    wait_s = min(2 * wait_s, RETRY_S_MAX)
-            _stored.inc()
-            _waiting.dec(len(data))
-            self._waiting -= len(data)
-            self._unstored -= 1
-            stored(there)
+            job = await self._queue.get()
+            sha256 = await self._stored(job)
+            self._waiting_bytes -= len(job.data)
+            _waiting.dec(len(job.data))
+            job.done(sha256)
             self._changed.set()
             self._queue.task_done()
+
+    async def _stored(self, job: _Job) -> str | None:
+        wait_s = RETRY_S_FIRST
+        for _ in range(TRIES_MAX):
+            try:
+                await self._archive.put(job.key, job.data)
+                _stored.inc()
+                digest = await asyncio.to_thread(hashlib.sha256, job.data)
+                return digest.hexdigest()
+            except Exception as fault:
+                # Whatever a store says, there is only one thing to do with it.
+                _retried.inc()
+                log.warning("archive_retry", object=job.key, error=_short(fault))
+                await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
+                wait_s = min(2 * wait_s, RETRY_S_MAX)
+        _dropped.labels("refused").inc()
+        log.error("archive_dropped", object=job.key)
+        return None
+
+    # -- telling ---------------------------------------------------------------------------------------------------
 
     async def _write(self) -> None:
         while True:
@@ -208,76 +283,103 @@ class Recorder:
             self._changed.clear()
             try:
                 await self._advance(everything=False)
-            except OSError as fault:
-                log.error("archive.manifest", broadcast=self._id, error=str(fault))
+            except Exception as fault:
+                log.error("archive_manifest", broadcast=self._recording.broadcast_id, error=_short(fault))
                 await asyncio.sleep(RETRY_S_MAX)
                 self._changed.set()
 
     async def _advance(self, *, everything: bool) -> None:
-        """Tell the numbers that are complete, in order."""
-        lines: list[Line] = list(self._pending)
-        facts: list[Fact] = []
-        ready_numbers = []
+        """Tell the numbers that are complete, in order: in the manifest, and when that is durable, to the event plane."""
+        if not self._marked:
+            key = self._archive.marker(self._recording.broadcast_id)
+            await self._archive.put(key, self._recording.model_dump_json().encode())
+            self._marked = True
+        pending = list(self._pending)
+        complete: dict[int, SegmentLine | None] = {}
         for number in sorted(self._numbers):
             entry = self._numbers[number]
             if not everything and not self._complete(number, entry):
                 break
-            ready_numbers.append(number)
-            if entry.stored:
-                line = self._line(number, entry)
-                lines.append(line)
-                facts.append(fact_of(self._id, self._channel_id, line))
-        if lines:
-            await self._manifest.append(lines)
-        del self._pending[: len(lines) - len(facts)]
-        for number in ready_numbers:
+            complete[number] = self._line(number, entry) if entry.stored else None
+        segments = [line for line in complete.values() if line is not None]
+        if pending or segments:
+            await self._manifest.append([*pending, *segments])
+        del self._pending[: len(pending)]
+        for number in complete:
             del self._numbers[number]
-            self._told = number
-        for fact in facts:
-            self._report(fact)
+        for line in segments:
+            self._tell(line)
+
+    def _tell(self, line: SegmentLine) -> None:
+        if line.number in self._told:
+            return  # a late rung's object: the manifest has it
+        self._told.add(line.number)
+        self._end_s = max(self._end_s, line.start_s + line.duration_s)
+        fact = fact_of(self._recording, line)
+        if self._report(fact) is False:
+            _untold.inc()
+            self._untold.append(fact)
 
     def _complete(self, number: int, entry: _Number) -> bool:
-        source = self._newest.get(self._renditions[0], -1) if self._renditions else -1
-        given_up = source >= number + LATE_NUMBERS
-        return all(rendition in entry.stored or given_up for rendition in self._renditions)
+        """Nothing of it waits, and every rendition has it, is past it, or is too late for it."""
+        source = self._newest.get(self._source, -1)
+        return entry.waiting == 0 and (
+            source >= number + LATE_NUMBERS or all(self._newest.get(name, -1) >= number for name in self._inits)
+        )
 
     def _line(self, number: int, entry: _Number) -> SegmentLine:
-        objects = tuple(entry.stored[name] for name in self._renditions if name in entry.stored)
-        first = objects[0]
-        self._end_s = max(self._end_s, first.start_s + first.duration_s)
+        objects = tuple(entry.stored[name] for name in self._inits if name in entry.stored)
         return SegmentLine(
             number=number,
-            start_s=first.start_s,
-            duration_s=first.duration_s,
-            program_date_time=entry.segment.program_date_time,
+            start_s=objects[0].start_s,
+            duration_s=objects[0].duration_s,
+            program_date_time=entry.program_date_time,
             objects=objects,
         )
 
 
-def fact_of(broadcast_id: str, channel_id: str, line: SegmentLine) -> SegmentsArchived:
+def fact_of(recording: RecordingLine, line: SegmentLine) -> SegmentsArchived:
     """The fact of a manifest's line: the same one however often it is made."""
+    folder = f"{manifest.ROOT}/{recording.broadcast_id}/"
     return SegmentsArchived(
-        fact_id=uuid5(_FACTS, f"{broadcast_id}:{line.number}"),
-        broadcast_id=broadcast_id,
-        channel_id=channel_id,
+        fact_id=fact_id(recording.broadcast_id, str(line.number)),
+        broadcast_id=recording.broadcast_id,
+        channel_id=recording.channel_id,
         at=line.program_date_time,
         number=line.number,
         program_date_time=line.program_date_time,
         offset_s=line.start_s,
         duration_s=line.duration_s,
         objects=tuple(
-            ArchivedObject(rendition=one.rendition, key=one.key, size=one.size, sha256=one.sha256)
-            for one in line.objects
+            ArchivedObject(rendition=it.rendition, key=it.key.removeprefix(folder), size=it.size, sha256=it.sha256)
+            for it in line.objects
         ),
     )
 
 
+def fact_id(broadcast_id: str, what: str) -> UUID:
+    """A fact's id from what it is about, so that whoever tells it again gives it the same."""
+    return uuid5(_FACTS, f"{broadcast_id}:{what}")
+
+
 def ready(broadcast_id: str, channel_id: str, at: datetime, duration_s: float) -> RecordingReady:
     return RecordingReady(
-        fact_id=uuid5(_FACTS, f"{broadcast_id}:ready"),
+        fact_id=fact_id(broadcast_id, "ready"),
         broadcast_id=broadcast_id,
         channel_id=channel_id,
         at=at,
         vod_url=f"/vod/{broadcast_id}/index.m3u8",
         duration_s=round(duration_s, 3),
     )
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    # The folder's own name may be new as well.
+    manifest.sync_folder(path.parent)
+    manifest.sync_folder(path.parent.parent)
+
+
+def _short(fault: Exception) -> str:
+    return f"{type(fault).__name__}: {str(fault)[:200]}"

@@ -1,21 +1,24 @@
 """The manifest of a recording: an append-only list of what was archived, from which alone the VOD is made.
 
 JSON lines, each a whole fact: the recording, its renditions, every segment number, the end. Written by `media.archive`, read by `media.vod`
-and at a node's start. A torn last line, left by a crash, is ignored: what is whole is the recording.
+and at a node's start. A torn last line, left by a crash, is ignored: what is whole is the recording. A rendition or a number that stands
+in it again adds to what stood there before: a rendition that began anew has another initialisation segment, a late rung its objects.
 """
 
 import asyncio
 import os
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Protocol
 
 import obstore
 from obstore.exceptions import NotFoundError
+from obstore.store import ObjectStore
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 ROOT: Final = "recordings"
+PIECE_BYTES_MAX: Final = 64 << 10
 
 
 class _Line(BaseModel):
@@ -23,12 +26,14 @@ class _Line(BaseModel):
 
 
 class StoredObject(_Line):
-    """One rendition's bytes: object key, size, hex SHA-256; times in seconds from the recording's zero."""
+    """One rendition's bytes: key in the store, size, hex SHA-256; times in seconds from the recording's zero. `init` is the key of the
+    initialisation segment that a player needs first."""
 
     rendition: str
     key: str
     size: int
     sha256: str
+    init: str = ""
     start_s: float = 0.0
     duration_s: float = 0.0
 
@@ -82,6 +87,14 @@ class Manifest(BaseModel):
     ended_at: datetime | None
 
     @property
+    def end_at(self) -> datetime:
+        """When the last segment ended."""
+        if not self.segments:
+            return self.recording.started_at
+        last = self.segments[-1]
+        return last.program_date_time + timedelta(seconds=last.duration_s)
+
+    @property
     def duration_s(self) -> float:
         return max((segment.start_s + segment.duration_s for segment in self.segments), default=0.0)
 
@@ -105,13 +118,22 @@ def parse(data: bytes) -> Manifest | None:
             case RenditionLine(name=name):
                 renditions[name] = line
             case SegmentLine(number=number):
-                segments[number] = line
+                segments[number] = _merged(segments.get(number), line)
             case EndLine(at=at):
                 ended_at = at
     if recording is None:
         return None
     ordered = tuple(segments[number] for number in sorted(segments))
     return Manifest(recording=recording, renditions=tuple(renditions.values()), segments=ordered, ended_at=ended_at)
+
+
+def _merged(before: SegmentLine | None, line: SegmentLine) -> SegmentLine:
+    if before is None:
+        return line
+    known = {it.rendition for it in before.objects}
+    return before.model_copy(
+        update={"objects": before.objects + tuple(o for o in line.objects if o.rendition not in known)}
+    )
 
 
 class ManifestLog(Protocol):
@@ -127,6 +149,7 @@ class FileManifest:
 
     def __init__(self, folder: Path, broadcast_id: str) -> None:
         self._path = folder / ROOT / broadcast_id / "manifest.jsonl"
+        self._folder_synced = False
 
     async def append(self, lines: Sequence[Line]) -> None:
         await asyncio.to_thread(self._append, _encode(lines))
@@ -134,48 +157,73 @@ class FileManifest:
     def _append(self, data: bytes) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("ab") as file:
-            # A torn line of a former life must not swallow this one.
-            if file.tell() and not self._path.read_bytes().endswith(b"\n"):
-                file.write(b"\n")
-            file.write(data)
+            # A torn line, of a former life or of a full disk, must not swallow this one.
+            file.write(b"\n" + data if file.tell() else data)
             file.flush()
             os.fsync(file.fileno())
+            if not self._folder_synced:
+                sync_folder(self._path.parent)
+                self._folder_synced = True
 
     async def close(self) -> None:
         return
 
 
-class ObjectManifest:
-    """Numbered pieces, since objects cannot be appended to; made one object when the recording is closed."""
+def sync_folder(folder: Path) -> None:
+    """Make the names in it durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
-    def __init__(self, store: Any, broadcast_id: str) -> None:
+
+class ObjectManifest:
+    """Numbered pieces, the last of them written anew at each append, since objects cannot be appended to; one object once it is closed."""
+
+    def __init__(self, store: ObjectStore, broadcast_id: str) -> None:
         self._store = store
         self._folder = f"{ROOT}/{broadcast_id}"
         self._number = 0
-        self._whole = bytearray()
+        self._piece = b""
+        self._closed_pieces: list[bytes] = []
 
     async def append(self, lines: Sequence[Line]) -> None:
-        data = _encode(lines)
-        await obstore.put_async(self._store, f"{self._folder}/manifest/{self._number:08}.jsonl", data)
-        self._number += 1
-        self._whole += data
+        piece = self._piece + _encode(lines)
+        await obstore.put_async(self._store, f"{self._folder}/manifest/{self._number:08}.jsonl", piece)
+        self._piece = piece
+        if len(piece) >= PIECE_BYTES_MAX:
+            self._closed_pieces.append(piece)
+            self._number += 1
+            self._piece = b""
 
     async def close(self) -> None:
-        await obstore.put_async(self._store, f"{self._folder}/manifest.jsonl", bytes(self._whole))
+        whole = b"".join((*self._closed_pieces, self._piece))
+        await obstore.put_async(self._store, f"{self._folder}/manifest.jsonl", whole)
 
 
-async def read(store: Any, broadcast_id: str) -> Manifest | None:
+async def resume(store: ObjectStore, broadcast_id: str) -> ObjectManifest:
+    """The manifest of a writer that is no more, to be closed by another."""
+    log = ObjectManifest(store, broadcast_id)
+    log._closed_pieces = [await _pieces(store, log._folder)]
+    log._number = 10**7  # after whatever the other wrote
+    return log
+
+
+async def read(store: ObjectStore, broadcast_id: str) -> Manifest | None:
     """A recording's manifest, whichever way it was written; None where there is none."""
     folder = f"{ROOT}/{broadcast_id}"
     try:
         whole = await obstore.get_async(store, f"{folder}/manifest.jsonl")
         return parse(bytes(await whole.bytes_async()))
     except (NotFoundError, FileNotFoundError):
-        pieces = [entry["path"] async for page in store.list(f"{folder}/manifest") for entry in page]
-    data = b""
-    for path in sorted(pieces):
-        data += bytes(await (await obstore.get_async(store, path)).bytes_async())
-    return parse(data)
+        return parse(await _pieces(store, folder))
+
+
+async def _pieces(store: ObjectStore, folder: str) -> bytes:
+    paths = [entry["path"] async for page in obstore.list(store, f"{folder}/manifest") for entry in page]
+    found = [await obstore.get_async(store, path) for path in sorted(paths)]
+    return b"".join([bytes(await piece.bytes_async()) for piece in found])
 
 
 def _encode(lines: Sequence[Line]) -> bytes:

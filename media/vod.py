@@ -1,0 +1,252 @@
+"""Recorded broadcasts over HTTP: playlists made from the manifest alone, and the bytes of segments. The media role mounts `routes`.
+
+Reads the archive and never writes it. A manifest that a crash cut short plays up to its last whole line.
+"""
+
+import math
+import re
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from time import monotonic
+from typing import Final
+
+import obstore
+import orjson
+import structlog
+from obstore.exceptions import BaseError, NotFoundError
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from media import manifest
+from media.archive import Archive
+from media.manifest import Manifest, SegmentLine, StoredObject
+
+log = structlog.get_logger()
+
+HOLE_S_MIN: Final = 0.5
+"""Longer than this between two segments, and time did not go on."""
+MANIFESTS_MAX: Final = 64
+UNFINISHED_S: Final = 1.0
+"""A manifest without an end may still grow: it is read again after so long."""
+STREAM_BYTES: Final = 256 << 10
+
+_CORS: Final = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": "Accept-Ranges, Content-Length, Content-Range",
+}
+_IMMUTABLE: Final = {"Cache-Control": "public, max-age=31536000, immutable", "Accept-Ranges": "bytes", **_CORS}
+_PLAYLIST: Final = "application/vnd.apple.mpegurl"
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(mp4|m4s)")
+_RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+
+# -- the playlists' text --------------------------------------------------------------------------------------------
+
+
+def master_playlist(recording: Manifest) -> str:
+    """RFC 8216 4.3.4.2: one variant a rendition, its bandwidths measured on what was stored."""
+    lines = ["#EXTM3U", "#EXT-X-VERSION:7", "#EXT-X-INDEPENDENT-SEGMENTS"]
+    for rendition in recording.renditions:
+        objects = [it for segment in recording.segments if (it := _of(segment, rendition.name)) and it.duration_s > 0]
+        if not objects:
+            continue
+        peak = max(it.size * 8 / it.duration_s for it in objects)
+        average = sum(it.size for it in objects) * 8 / sum(it.duration_s for it in objects)
+        attributes = f'BANDWIDTH={math.ceil(peak)},AVERAGE-BANDWIDTH={math.ceil(average)},CODECS="{rendition.codecs}"'
+        if rendition.width:
+            attributes += f",RESOLUTION={rendition.width}x{rendition.height}"
+        if rendition.frame_rate:
+            attributes += f",FRAME-RATE={rendition.frame_rate:.3f}"
+        lines += [f"#EXT-X-STREAM-INF:{attributes}", f"{rendition.name}/index.m3u8"]
+    return "\n".join(lines) + "\n"
+
+
+def media_playlist(recording: Manifest, rendition: str) -> str:
+    """Every rendition lists every number, so that all have one timeline; where it missed one stands a gap."""
+    longest = max((segment.duration_s for segment in recording.segments), default=1.0)
+    lines = [
+        "#EXTM3U",
+        "#EXT-X-VERSION:8",
+        f"#EXT-X-TARGETDURATION:{max(1, math.floor(longest + 0.5))}",
+        "#EXT-X-PLAYLIST-TYPE:VOD",
+        "#EXT-X-INDEPENDENT-SEGMENTS",
+        f"#EXT-X-MEDIA-SEQUENCE:{recording.segments[0].number if recording.segments else 0}",
+    ]
+    init = next((it.init for segment in recording.segments if (it := _of(segment, rendition))), "")
+    if init:
+        lines.append(f'#EXT-X-MAP:URI="{_file(init)}"')
+    before: SegmentLine | None = None
+    for segment in recording.segments:
+        stored = _of(segment, rendition)
+        anew = stored is not None and stored.init != init
+        if anew or (before is not None and segment.start_s - before.start_s - before.duration_s > HOLE_S_MIN):
+            # RFC 8216 4.3.2.3: MUST stand where the timestamps' sequence or the tracks change.
+            lines.append("#EXT-X-DISCONTINUITY")
+        if stored is not None and anew:
+            init = stored.init
+            lines.append(f'#EXT-X-MAP:URI="{_file(init)}"')
+        lines.append(f"#EXT-X-PROGRAM-DATE-TIME:{_rfc3339(segment.program_date_time)}")
+        if stored is None:
+            lines.append("#EXT-X-GAP")
+        lines += [f"#EXTINF:{segment.duration_s:.5f},", f"{segment.number}.m4s"]
+        before = segment
+    lines.append("#EXT-X-ENDLIST")
+    return "\n".join(lines) + "\n"
+
+
+def _of(segment: SegmentLine, rendition: str) -> StoredObject | None:
+    return next((it for it in segment.objects if it.rendition == rendition), None)
+
+
+def _file(key: str) -> str:
+    return key.rpartition("/")[2]
+
+
+def _rfc3339(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+# -- over HTTP --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Read:
+    recording: Manifest
+    at: float
+
+
+class Vod:
+    """Answers for one archive. `clock` in seconds, monotonic."""
+
+    def __init__(self, archive: Archive, *, clock: Callable[[], float] = monotonic) -> None:
+        self._store = archive.store
+        self._clock = clock
+        self._manifests: OrderedDict[str, _Read] = OrderedDict()
+
+    def routes(self) -> list[BaseRoute]:
+        """All below /vod, and an answer of our own for whatever else is asked there."""
+        get, ask = ["GET", "HEAD"], ["OPTIONS"]
+        return [
+            Route("/vod/{path:path}", self.preflight, methods=ask),
+            Route("/vod/{broadcast_id}/index.m3u8", self.master, methods=get),
+            Route("/vod/{broadcast_id}/{rendition}/index.m3u8", self.media, methods=get),
+            Route("/vod/{broadcast_id}/{rendition}/{name}", self.bytes_of, methods=get),
+            Route("/vod/{path:path}", self.unknown, methods=get),
+        ]
+
+    async def preflight(self, _request: Request) -> Response:
+        headers = {"Access-Control-Allow-Methods": "GET, HEAD, OPTIONS", "Access-Control-Allow-Headers": "Range"}
+        return Response(status_code=204, headers={**_CORS, **headers, "Access-Control-Max-Age": "86400"})
+
+    async def unknown(self, _request: Request) -> Response:
+        return _problem(404, "not_found", "Recordings play at /vod/{broadcast_id}/index.m3u8.")
+
+    async def master(self, request: Request) -> Response:
+        recording = await self._recording(request.path_params["broadcast_id"])
+        if isinstance(recording, Response):
+            return recording
+        return _playlist(recording, master_playlist(recording))
+
+    async def media(self, request: Request) -> Response:
+        recording = await self._recording(request.path_params["broadcast_id"])
+        if isinstance(recording, Response):
+            return recording
+        name = request.path_params["rendition"]
+        if all(rendition.name != name for rendition in recording.renditions):
+            return _problem(404, "rendition_not_found", "This recording has no such rendition.")
+        return _playlist(recording, media_playlist(recording, name))
+
+    async def bytes_of(self, request: Request) -> Response:
+        """A segment's bytes, or a range of them (RFC 9110 14: one range; what is no range is ignored)."""
+        params = request.path_params
+        broadcast_id, rendition, name = params["broadcast_id"], params["rendition"], params["name"]
+        if not (_NAME.fullmatch(broadcast_id) and _NAME.fullmatch(rendition) and _FILE.fullmatch(name)):
+            return _problem(404, "segment_not_found", "There is no such segment.")
+        key = f"{manifest.ROOT}/{broadcast_id}/{rendition}/{name}"
+        try:
+            size = (await obstore.head_async(self._store, key))["size"]
+            wanted = _range(request.headers.get("Range", ""), size)
+            if wanted is None:
+                headers = {"Content-Range": f"bytes */{size}"}
+                return _problem(416, "range_invalid", f"The segment has {size} bytes.", headers)
+            start, end = wanted
+            headers = {**_IMMUTABLE, "Content-Length": str(end - start)}
+            partial = (start, end) != (0, size)
+            if partial:
+                headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+            kind = "video/iso.segment" if name.endswith(".m4s") else "video/mp4"
+            status = 206 if partial else 200
+            if request.method == "HEAD" or not size:
+                return Response(status_code=status, headers=headers, media_type=kind)
+            found = await obstore.get_async(self._store, key, options={"range": (start, end)})
+        except (NotFoundError, FileNotFoundError):
+            return _problem(404, "segment_not_found", "There is no such segment.")
+        except (BaseError, OSError) as error:
+            return _away(error)
+        body = found.stream(min_chunk_size=STREAM_BYTES)
+        return StreamingResponse(_chunks(body), status_code=status, headers=headers, media_type=kind)
+
+    async def _recording(self, broadcast_id: str) -> Manifest | Response:
+        """A closed manifest never changes and is kept; one without an end is read again after a moment."""
+        if not _NAME.fullmatch(broadcast_id):
+            return _problem(404, "recording_not_found", "There is no such recording.")
+        kept = self._manifests.get(broadcast_id)
+        if kept is not None and (kept.recording.ended_at or self._clock() - kept.at < UNFINISHED_S):
+            self._manifests.move_to_end(broadcast_id)
+            return kept.recording
+        try:
+            recording = await manifest.read(self._store, broadcast_id)
+        except (BaseError, OSError) as error:
+            return _away(error)
+        if recording is None or not recording.segments:
+            return _problem(404, "recording_not_found", "There is no such recording.")
+        self._manifests[broadcast_id] = _Read(recording, self._clock())
+        while len(self._manifests) > MANIFESTS_MAX:
+            self._manifests.popitem(last=False)
+        return recording
+
+
+def routes(archive: Archive) -> list[BaseRoute]:
+    return Vod(archive).routes()
+
+
+def _range(asked: str, size: int) -> tuple[int, int] | None:
+    """First byte and the one after the last; the whole where nothing sensible was asked; None where it cannot be given."""
+    found = _RANGE.fullmatch(asked.strip())
+    if found is None or not (found[1] or found[2]):
+        return 0, size
+    if not found[1]:
+        suffix = int(found[2])
+        return (max(0, size - suffix), size) if suffix and size else None
+    start, end = int(found[1]), min(int(found[2] or size - 1), size - 1) + 1
+    if found[2] and int(found[2]) < start:
+        return 0, size
+    return (start, end) if start < size else None
+
+
+async def _chunks(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async for chunk in body:
+        yield bytes(chunk)
+
+
+def _playlist(recording: Manifest, text: str) -> Response:
+    headers = {"Cache-Control": f"public, max-age={300 if recording.ended_at else 1}", **_CORS}
+    return Response(text, headers=headers, media_type=_PLAYLIST)
+
+
+def _away(error: Exception) -> Response:
+    log.warning("archive_away", error=f"{type(error).__name__}: {str(error)[:200]}")
+    return _problem(503, "archive_unavailable", "The archive is away for a moment.", {"Retry-After": "2"})
+
+
+def _problem(status: int, code: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """RFC 9457."""
+    title = HTTPStatus(status).phrase
+    body = orjson.dumps({"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail})
+    fields = {"Cache-Control": "no-store", **_CORS, **(headers or {})}
+    return Response(body, status, fields, "application/problem+json")
