@@ -30,6 +30,9 @@ def _migrate(dsn: str, folder: Path) -> None:
         if {path.stem for path in folder.glob("*.sql")} <= _applied(connection, folder):
             return  # the library would try, fail and log that its own tables are there already
         backend = get_backend(_uri(dsn), migration_table="_migrations_" + folder.name)
+        # Its bookkeeping is a folder's own too: several folders may share a database.
+        backend.log_table += "_" + folder.name
+        backend.version_table += "_" + folder.name
         try:
             backend.apply_migrations(backend.to_apply(read_migrations(str(folder))))
         finally:
