@@ -1,0 +1,118 @@
+"""Where a broadcast's segments begin. The source's segmenter decides (`Leader`), those of the rungs keep to it (`Follower`).
+
+One table a broadcast: segment number → start, so that every rendition, a restarted one too, agrees on numbers and boundaries. Times are
+presentation times in seconds from the broadcast's zero, for these are what source and rungs have in common. Never touches a sample.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, Protocol
+
+SEGMENT_S: Final = 2.0
+SEGMENT_S_MAX: Final = 10.4
+"""Longest group of pictures we wait for (x264's default of 250 frames at 24/s); then a segment begins without a key frame."""
+KEY_EARLY_S_MAX: Final = 0.4
+"""A key frame so much before the target still cuts: better 1.6 s than a whole group of pictures more."""
+HOLE_S_MIN: Final = 0.5
+"""A source that comes back after a longer hole begins a new timeline for players."""
+JOIN_S_MAX: Final = 0.25
+"""A rung may begin a segment so late after the cut; else it waits for the next."""
+JOIN_WAIT_S_MAX: Final = 5.0
+"""A rung whose key frames never meet a cut begins at any of them after so long."""
+CUTS_KEPT: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Segment `number` begins at `start_s`. `discontinuity`: no media lies between the segment before and this one."""
+
+    number: int
+    start_s: float
+    discontinuity: bool
+
+
+class Cuts:
+    def __init__(self) -> None:
+        self._cuts: deque[Cut] = deque(maxlen=CUTS_KEPT)
+        self.decided_until_s = -1.0
+        """No cut will be made at or before this time any more."""
+
+    def add(self, start_s: float, *, discontinuity: bool) -> Cut:
+        number = self._cuts[-1].number + 1 if self._cuts else 0
+        cut = Cut(number, start_s, discontinuity)
+        self._cuts.append(cut)
+        return cut
+
+    @property
+    def last(self) -> Cut | None:
+        return self._cuts[-1] if self._cuts else None
+
+    def at(self, time_s: float) -> Cut | None:
+        """The cut whose segment `time_s` lies in."""
+        return next((cut for cut in reversed(self._cuts) if cut.start_s <= time_s), None)
+
+    def between(self, first: int, end: int) -> list[tuple[Cut, float]]:
+        """The segments from number `first` up to, without, `end`, each with its duration."""
+        return [
+            (cut, following.start_s - cut.start_s)
+            for cut, following in pairwise(self._cuts)
+            if first <= cut.number < end
+        ]
+
+
+class Guide(Protocol):
+    def at(self, time_s: float, *, key: bool, tolerance_s: float, hole: bool = False) -> Cut | None:
+        """Does a new segment begin with the frame at `time_s`? Asked once for every frame, in order."""
+        ...
+
+
+class Leader:
+    """The source's: cuts at the first key frame from the target duration on. `every_sample_is_key`: audio cuts at the target itself."""
+
+    def __init__(self, cuts: Cuts, *, segment_s: float = SEGMENT_S, every_sample_is_key: bool = False) -> None:
+        self._cuts = cuts
+        self._segment_s = segment_s
+        self._early_s = 0.0 if every_sample_is_key else min(KEY_EARLY_S_MAX, segment_s / 5)
+        self._began = False
+        self._end_s = cuts.decided_until_s
+
+    def at(self, time_s: float, *, key: bool, tolerance_s: float, hole: bool = False) -> Cut | None:
+        self._cuts.decided_until_s = max(self._cuts.decided_until_s, time_s)
+        last = self._cuts.last
+        if not self._began:
+            if not key:
+                return None
+            self._began = True
+            discontinuity = last is not None and not 0 <= time_s - self._end_s < HOLE_S_MIN
+            return self._cuts.add(time_s, discontinuity=discontinuity)
+        assert last is not None
+        elapsed_s = time_s - last.start_s
+        early_s = max(self._early_s, tolerance_s)
+        if hole or (key and elapsed_s >= self._segment_s - early_s) or elapsed_s >= SEGMENT_S_MAX:
+            return self._cuts.add(time_s, discontinuity=hole)
+        return None
+
+
+class Follower:
+    """A rung's: cuts where the source did, by time alone, so that a lost key frame costs a key frame and not the numbering."""
+
+    def __init__(self, cuts: Cuts, *, after: int = -1) -> None:
+        self._cuts = cuts
+        self._number = after
+        self._began = False
+        self._waits_since_s: float | None = None
+
+    def at(self, time_s: float, *, key: bool, tolerance_s: float, hole: bool = False) -> Cut | None:
+        cut = self._cuts.at(time_s + tolerance_s)
+        if cut is None or cut.number <= self._number:
+            return None
+        if not self._began:
+            if self._waits_since_s is None:
+                self._waits_since_s = time_s
+            waited_long = time_s - self._waits_since_s > JOIN_WAIT_S_MAX
+            if not key or (time_s - cut.start_s > JOIN_S_MAX and not waited_long):
+                return None
+            self._began = True
+        self._number = cut.number
+        return cut

@@ -1,0 +1,121 @@
+"""The text of master and media playlists (RFC 8216 and draft-pantos-hls-rfc8216bis). Pure: state in, text out; `live` calls it.
+
+Addresses in it are relative to the playlist's own. A delta update would be another function beside `media_playlist`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from media.hls.window import PARTS_LISTED_TD, Entry, Window
+from media.sample import Rendition
+
+VERSION: Final = 9
+HOLD_BACK_TD: Final = 3
+PART_HOLD_BACK_PTD: Final = 3
+CONTENT_TYPE: Final = "application/vnd.apple.mpegurl"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A rendition as the master playlist offers it. Bandwidths in bit/s; `frame_rate` 0 where there is no video."""
+
+    rendition: Rendition
+    uri: str
+    bandwidth: int
+    average_bandwidth: int
+    frame_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How far another rendition of the broadcast is. `part` None: its last segment has no parts listed."""
+
+    uri: str
+    number: int
+    part: int | None
+
+
+def part_uri(sequence: int) -> str:
+    return f"part-{sequence}.m4s"
+
+
+def segment_uri(number: int) -> str:
+    return f"{number}.m4s"
+
+
+def init_uri(index: int) -> str:
+    return f"init-{index}.mp4"
+
+
+def master_playlist(variants: Iterable[Variant]) -> str:
+    lines = ["#EXTM3U", f"#EXT-X-VERSION:{VERSION}", "#EXT-X-INDEPENDENT-SEGMENTS"]
+    for variant in variants:
+        video = variant.rendition.video
+        attributes = [f"BANDWIDTH={variant.bandwidth}"]
+        if variant.average_bandwidth:
+            attributes.append(f"AVERAGE-BANDWIDTH={variant.average_bandwidth}")
+        attributes.append(f'CODECS="{variant.rendition.codecs}"')
+        if video is not None:
+            attributes.append(f"RESOLUTION={video.width}x{video.height}")
+        if variant.frame_rate:
+            attributes.append(f"FRAME-RATE={variant.frame_rate:.3f}")
+        lines += [f"#EXT-X-STREAM-INF:{','.join(attributes)}", variant.uri]
+    return "\n".join(lines) + "\n"
+
+
+def media_playlist(
+    window: Window, *, target_duration: int, part_target_s: float, reports: Sequence[Report] = ()
+) -> str:
+    """The whole playlist of one rendition, as its window stands."""
+    entries = list(window.listed)
+    parts_from_s = sum(entry.duration_s for entry in entries) - PARTS_LISTED_TD * target_duration
+    lines = [
+        "#EXTM3U",
+        f"#EXT-X-VERSION:{VERSION}",
+        f"#EXT-X-TARGETDURATION:{target_duration}",
+        f"#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK={PART_HOLD_BACK_PTD * part_target_s:.3f}"
+        f",HOLD-BACK={HOLD_BACK_TD * target_duration:.1f}",
+        f"#EXT-X-PART-INF:PART-TARGET={part_target_s:.3f}",
+        "#EXT-X-INDEPENDENT-SEGMENTS",
+        f"#EXT-X-MEDIA-SEQUENCE:{entries[0].number if entries else 0}",
+    ]
+    if window.discontinuity_sequence:
+        lines.append(f"#EXT-X-DISCONTINUITY-SEQUENCE:{window.discontinuity_sequence}")
+    init, start_s = -1, 0.0
+    for entry in entries:
+        if entry.discontinuity:
+            lines.append("#EXT-X-DISCONTINUITY")
+        if entry.init != init:
+            init = entry.init
+            lines.append(f'#EXT-X-MAP:URI="{init_uri(init)}"')
+        _segment(entry, lines, with_parts=start_s >= parts_from_s or not entry.finished)
+        start_s += entry.duration_s
+    if window.ended:
+        lines.append("#EXT-X-ENDLIST")
+    else:
+        lines.append(f'#EXT-X-PRELOAD-HINT:TYPE=PART,URI="{part_uri(window.next_sequence)}"')
+        lines += [_report(report) for report in reports]
+    return "\n".join(lines) + "\n"
+
+
+def _segment(entry: Entry, lines: list[str], *, with_parts: bool) -> None:
+    lines.append(f"#EXT-X-PROGRAM-DATE-TIME:{rfc3339(entry.program_date_time)}")
+    if with_parts:
+        for part in entry.parts:
+            independent = ",INDEPENDENT=YES" if part.independent else ""
+            lines.append(f'#EXT-X-PART:DURATION={part.duration_s:.5f},URI="{part_uri(part.sequence)}"{independent}')
+    if entry.finished:
+        if entry.gap:
+            lines.append("#EXT-X-GAP")
+        lines += [f"#EXTINF:{entry.duration_s:.5f},", segment_uri(entry.number)]
+
+
+def _report(report: Report) -> str:
+    part = "" if report.part is None else f",LAST-PART={report.part}"
+    return f'#EXT-X-RENDITION-REPORT:URI="{report.uri}",LAST-MSN={report.number}{part}'
+
+
+def rfc3339(at: datetime) -> str:
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

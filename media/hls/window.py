@@ -1,0 +1,176 @@
+"""What players can see of one rendition: the last segments, their parts, and what just left the playlist but is still fetched.
+
+The segmenter's parts come in by `live`; the origin looks parts and segments up and waits through `on_change`. Memory is bounded by time
+and by bytes. Pure but for that callback: no clock, no I/O.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+WINDOW_S: Final = 16.0
+"""A playlist lists so much, or 3 target durations where that is more (6.2.2)."""
+BYTES_MAX: Final = 256 << 20
+"""One rendition's bytes, whatever the bit rate: beyond, what has left the playlist goes first, then the window shrinks."""
+PARTS_LISTED_TD: Final = 3
+SEGMENTS_LISTED_MIN: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """`sequence` counts a rendition's parts without regard to segments, so that the next part's address is known before its segment."""
+
+    sequence: int
+    duration_s: float
+    independent: bool
+    data: bytes | memoryview
+
+
+@dataclass(slots=True)
+class Entry:
+    """A segment: open while `data` is None. `gap`: this rendition has none of it (a rung was being restarted)."""
+
+    number: int
+    start_s: float
+    program_date_time: datetime
+    init: int
+    discontinuity: bool = False
+    gap: bool = False
+    duration_s: float = 0.0
+    parts: list[Part] = field(default_factory=list)
+    data: bytes | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.data is not None
+
+
+class Window:
+    def __init__(self, *, on_change: Callable[[], None], window_s: float = WINDOW_S) -> None:
+        self._window_s = window_s
+        self._on_change = on_change
+        self._entries: deque[Entry] = deque()
+        self._listed_from = 0  # index of the first entry that the playlist lists
+        self._bytes = 0
+        self._parts: dict[int, Part] = {}
+        self.inits: list[bytes] = []
+        self.version = 0
+        self.discontinuity_sequence = 0
+        self.ended = False
+        self.next_sequence = 0
+        """The next part's."""
+
+    @property
+    def listed(self) -> Iterator[Entry]:
+        return (entry for index, entry in enumerate(self._entries) if index >= self._listed_from)
+
+    @property
+    def finished(self) -> int:
+        """How many finished segments the playlist lists."""
+        return len(self._entries) - self._listed_from - (1 if self.open else 0)
+
+    @property
+    def open(self) -> Entry | None:
+        return self._entries[-1] if self._entries and not self._entries[-1].finished else None
+
+    @property
+    def last_number(self) -> int:
+        """Of the last segment, open or not; -1 where there is none yet."""
+        return self._entries[-1].number if self._entries else -1
+
+    @property
+    def next(self) -> tuple[int, int]:
+        """Media sequence number and part index of the part that comes next, as far as one can know."""
+        entry = self.open
+        return (entry.number, len(entry.parts)) if entry else (self.last_number + 1, 0)
+
+    def segment(self, number: int) -> Entry | None:
+        """Also one that has left the playlist; None if unknown, open or a gap."""
+        if not self._entries:
+            return None
+        index = number - self._entries[0].number
+        if not 0 <= index < len(self._entries):
+            return None
+        entry = self._entries[index]
+        return entry if entry.finished and not entry.gap else None
+
+    def part(self, sequence: int) -> Part | None:
+        return self._parts.get(sequence)
+
+    def begin(self, entry: Entry) -> None:
+        """The next segment; its number is one more than the last one's, or the window starts anew."""
+        if self._entries and entry.number != self.last_number + 1:
+            self._drop_first(len(self._entries))
+        self._entries.append(entry)
+
+    def gap(self, entry: Entry) -> None:
+        """A segment that this rendition has nothing of."""
+        entry.gap, entry.data = True, b""
+        self.begin(entry)
+
+    def add(self, part: Part) -> None:
+        entry = self.open
+        assert entry is not None
+        entry.parts.append(part)
+        entry.duration_s += part.duration_s
+        self._parts[part.sequence] = part
+        self._bytes += len(part.data)
+        self.next_sequence = part.sequence + 1
+        self.changed()
+
+    def finish(self, target_duration: int) -> Entry | None:
+        """The open segment is complete: its parts become views of its bytes."""
+        entry = self.open
+        if entry is None:
+            return None
+        entry.data = b"".join(part.data for part in entry.parts)
+        whole, offset = memoryview(entry.data), 0
+        for index, part in enumerate(entry.parts):
+            end = offset + len(part.data)
+            view = Part(part.sequence, part.duration_s, part.independent, whole[offset:end])
+            entry.parts[index] = self._parts[part.sequence] = view
+            offset = end
+        self._trim(target_duration)
+        self.changed()
+        return entry
+
+    def end(self) -> None:
+        self.ended = True
+        self.changed()
+
+    def changed(self) -> None:
+        self.version += 1
+        self._on_change()
+
+    def _trim(self, target_duration: int) -> None:
+        # 6.2.2: at least three target durations stay in the playlist, and what left it can be fetched for its own duration and the
+        # playlist's longest more.
+        keep_s = max(self._window_s, 3.0 * target_duration)
+        listed_s = sum(entry.duration_s for entry in self.listed)
+        while self.finished > SEGMENTS_LISTED_MIN:
+            first = self._entries[self._listed_from]
+            if listed_s - first.duration_s < keep_s and self._bytes <= BYTES_MAX:
+                break
+            listed_s -= first.duration_s
+            self._listed_from += 1
+            self.discontinuity_sequence += first.discontinuity
+        unlisted = [self._entries[index].duration_s for index in range(self._listed_from)]
+        unlisted_s = sum(unlisted)
+        for duration_s in unlisted:
+            unlisted_s -= duration_s
+            if unlisted_s < keep_s and self._bytes <= BYTES_MAX:
+                break
+            self._drop_first(1)
+
+    def _drop_first(self, count: int) -> None:
+        for _ in range(count):
+            entry = self._entries.popleft()
+            if self._listed_from:
+                self._listed_from -= 1
+            else:
+                self.discontinuity_sequence += entry.discontinuity
+            for part in entry.parts:
+                self._parts.pop(part.sequence, None)
+                self._bytes -= len(part.data)
