@@ -159,7 +159,7 @@ class Recorder:
         if inits and inits[-1] == init:
             return  # it began again as it was
         inits.append(init)
-        key = self._init_key(rendition.name)
+        key, place = self._init_key(rendition.name), list(self._inits).index(rendition.name)
         video = rendition.video
 
         def done(sha256: str | None) -> None:
@@ -173,6 +173,7 @@ class Recorder:
                 height=video.height if video else 0,
                 frame_rate=video.frame_rate if video else 0.0,
                 init=StoredObject(rendition=rendition.name, key=key, size=len(init), sha256=sha256),
+                place=place,
             )
             self._pending.append(line)
 

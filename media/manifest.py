@@ -46,7 +46,7 @@ class RecordingLine(_Line):
 
 
 class RenditionLine(_Line):
-    """Sizes in pixels, 0 without video; `init` is the initialisation segment."""
+    """Sizes in pixels, 0 without video; `init` is the initialisation segment. `place` in the master playlist: the source is first."""
 
     kind: Literal["rendition"] = "rendition"
     name: str
@@ -56,6 +56,7 @@ class RenditionLine(_Line):
     height: int
     frame_rate: float
     init: StoredObject
+    place: int = 0
 
 
 class SegmentLine(_Line):
@@ -124,7 +125,8 @@ def parse(data: bytes) -> Manifest | None:
     if recording is None:
         return None
     ordered = tuple(segments[number] for number in sorted(segments))
-    return Manifest(recording=recording, renditions=tuple(renditions.values()), segments=ordered, ended_at=ended_at)
+    placed = tuple(sorted(renditions.values(), key=lambda rendition: rendition.place))
+    return Manifest(recording=recording, renditions=placed, segments=ordered, ended_at=ended_at)
 
 
 def _merged(before: SegmentLine | None, line: SegmentLine) -> SegmentLine:
