@@ -6,7 +6,7 @@ provider charges once under it. The capture and the start stand in one commit. W
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID, uuid5
 
 from commands.authorise import FORBIDDEN, role_in
@@ -29,7 +29,7 @@ class Subscribe:
     channel_id: str
     tier: int
     currency: str = "USD"
-    method: str = "card_ok"
+    method: str = "pm_ok"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ async def subscribe(context: Context, call: Call, command: Subscribe) -> Done | 
     state, _ = await load(context, stream, Subscription(), subscription.evolve)
     price = subscription.price_of(state, tier=command.tier, currency=command.currency, owner=owner)
     if isinstance(price, Refusal):
-        return price
+        return await _bought(context, call, stream) or price
     for attempt in range(ATTEMPTS_MAX):
         payment_id = str(uuid5(_PAYMENTS, f"{stream}:{state.attempts}:{attempt}"))
         request = PaymentRequested(
@@ -63,6 +63,24 @@ async def subscribe(context: Context, call: Call, command: Subscribe) -> Done | 
         if isinstance(asked, PaymentRequested):
             return await _settle(context, call, asked, method=command.method, username=actor.username)
     return CONFLICT
+
+
+async def _bought(context: Context, call: Call, stream: str) -> Done | None:
+    """What this very command had bought before, so that sending it again answers the same."""
+    for recorded in reversed(await context.store.read_stream_tail(stream, limit=5)):
+        event = recorded.event
+        if isinstance(event, SubscriptionStarted) and recorded.correlation_id == call.command_id:
+            return Done(_receipt(event))
+    return None
+
+
+def _receipt(started: SubscriptionStarted) -> dict[str, Any]:
+    return {
+        "subscription_id": started.subscription_id,
+        "payment_id": started.payment_id,
+        "tier": started.tier,
+        "expires_at": started.expires_at,
+    }
 
 
 async def _ask(context: Context, call: Call, request: PaymentRequested) -> PaymentRequested | None:
@@ -124,8 +142,8 @@ async def _start(
         started_at=now,
         expires_at=now + timedelta(days=PERIOD_DAYS),
     )
-    value = {"subscription_id": started.subscription_id, "payment_id": request.payment_id, "tier": tier}
-    step = Call(uuid5(_STEPS, f"{request.payment_id}:captured"), call.actor, call.correlation_id)
+    value = _receipt(started)
+    step = Call(uuid5(_STEPS, f"{request.payment_id}:captured"), call.actor, call.command_id)
     _, version = await load(context, stream, Subscription(), subscription.evolve)
     outcome = await append(
         context,

@@ -52,7 +52,7 @@ def demo() -> None:
     from gateways.demo import DemoFailed, broadcast
 
     try:
-        broadcast(running.public_url, settings.data_dir, typer.echo)
+        broadcast(running.public_url, running.rtmp_url, settings.data_dir, typer.echo)
     except DemoFailed as failed:
         typer.echo(str(failed), err=True)
         raise typer.Exit(1) from None

@@ -7,6 +7,7 @@ a channel, a stream key, an address.
 import json
 import os
 import secrets
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import ffmpeg
 import httpx
@@ -42,10 +44,10 @@ class OnAir:
 
     username: str
     password: str
-    publish_url: str
+    stream_key: str
 
 
-def broadcast(url: str, folder: Path, say: Callable[[str], None]) -> None:
+def broadcast(url: str, rtmp_url: str, folder: Path, say: Callable[[str], None]) -> None:
     """Keep the demo on air until interrupted."""
     on_air = prepare(url, folder)
     say(f"On air: watch {url}/{on_air.username}   (account {on_air.username!r}, password in {_saved(folder)})")
@@ -53,7 +55,7 @@ def broadcast(url: str, folder: Path, say: Callable[[str], None]) -> None:
     while True:
         began = time.monotonic()
         process = subprocess.Popen(
-            [*dying_with_parent("TERM"), *command(on_air.publish_url, now=datetime.now().astimezone())],
+            [*dying_with_parent("TERM"), *command(f"{rtmp_url}/{on_air.stream_key}", now=datetime.now().astimezone())],
             stdin=subprocess.DEVNULL,
         )
         try:
@@ -65,7 +67,7 @@ def broadcast(url: str, folder: Path, say: Callable[[str], None]) -> None:
         failures = 0 if lasted_s > STEADY_S else failures + 1
         say(f"the broadcast ended after {lasted_s:.0f} s (FFmpeg's code {code}); going on air again")
         time.sleep(PAUSES_S[min(failures, len(PAUSES_S) - 1)])
-        if failures:
+        if failures and _answers(rtmp_url):
             on_air = prepare(url, folder, fresh_key=True)
 
 
@@ -82,7 +84,7 @@ def prepare(url: str, folder: Path, *, fresh_key: bool = False) -> OnAir:
         channel = {"name": username, "title": "A test picture with a clock", "category": "Demo"}
         _asked(client, "/api/v1/channels", channel, headers=authorised, also=409)
         key = _asked(client, f"/api/v1/channels/{username}/stream-key", None, headers=authorised)
-    on_air = OnAir(username, password, f"{key['rtmp_url']}/{key['stream_key']}")
+    on_air = OnAir(username, password, key["stream_key"])
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(asdict(on_air), file)
     return on_air
@@ -103,6 +105,16 @@ def _asked(client: httpx.Client, path: str, body: Any, *, headers: dict[str, str
     if answer.status_code not in (200, 201, also):
         raise DemoFailed(f"POST {path}: {answer.status_code} {answer.text[:300]}")
     return {"status": 409} if answer.status_code == 409 else answer.json()
+
+
+def _answers(rtmp_url: str) -> bool:
+    """Whether anybody is there who could have refused us."""
+    address = urlsplit(rtmp_url)
+    try:
+        with socket.create_connection((address.hostname or "", address.port or 1935), timeout=2):
+            return True
+    except OSError:
+        return False
 
 
 def _saved(folder: Path) -> Path:
@@ -195,6 +207,7 @@ def main() -> None:
     try:
         broadcast(
             os.environ[f"{PREFIX}PUBLIC_URL"],
+            os.environ[f"{PREFIX}RTMP_PUBLIC_URL"],
             Path(os.environ[f"{PREFIX}DATA_DIR"]),
             lambda text: print(text, flush=True),
         )

@@ -40,6 +40,7 @@ class Running:
     keys_dsn: str
     bootstrap_servers: str
     public_url: str
+    rtmp_url: str
     processes: dict[str, float] = field(default_factory=dict)
 
     def lives(self) -> bool:

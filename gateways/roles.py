@@ -16,7 +16,7 @@ from typing import Any, Final
 import structlog
 
 from gateways.health import HealthServer, Readiness
-from gateways.settings import ProjectorSettings, RelaySettings, SandboxSettings, Settings
+from gateways.settings import ApiSettings, ProjectorSettings, RelaySettings, SandboxSettings, Settings
 
 STOP_S_MAX: Final = 10.0
 
@@ -49,6 +49,12 @@ async def _projector(settings: ProjectorSettings, readiness: Readiness) -> None:
     await run_projector(settings, readiness)
 
 
+async def _api(settings: ApiSettings, readiness: Readiness) -> None:
+    from gateways.api_role import run_api
+
+    await run_api(settings, readiness)
+
+
 @dataclass(frozen=True, slots=True)
 class Role:
     settings: type[Settings]
@@ -56,6 +62,7 @@ class Role:
 
 
 ROLES: Final[Mapping[str, Role]] = {
+    "api": Role(ApiSettings, _api),
     "projector": Role(ProjectorSettings, _projector),
     "relay": Role(RelaySettings, _relay),
     "sandbox": Role(SandboxSettings, _sandbox),

@@ -130,7 +130,9 @@ class Supervisor:
         (dsn, keys_dsn), bootstrap, _ = await asyncio.gather(
             self._start_postgres(), self._start_broker(), self._until(self._zygote.warm(), "the zygote")
         )
-        self._running = Running(os.getpid(), dsn, keys_dsn, bootstrap, front.public_url(self._settings))
+        self._running = Running(
+            os.getpid(), dsn, keys_dsn, bootstrap, front.public_url(self._settings), wiring.rtmp_url(self._settings)
+        )
         environment = wiring.role_environment(
             self._settings, self._folder, self._running, ports_of=self._ports, health_of=self._health
         )
@@ -234,7 +236,11 @@ class Supervisor:
         self._add(Service(name, launch, signal.SIGTERM, ROLE_STOP_S_MAX, ready, alive))
 
     def _start_demo(self) -> None:
-        told = variables({"data_dir": self._folder.path, "public_url": front.public_url(self._settings)})
+        running = self._running
+        assert running is not None
+        told = variables(
+            {"data_dir": self._folder.path, "public_url": running.public_url, "rtmp_public_url": running.rtmp_url}
+        )
         command = [*dying_with_parent("TERM"), sys.executable, "-m", "gateways.demo"]
 
         async def launch() -> Child:

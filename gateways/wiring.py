@@ -42,7 +42,7 @@ def role_environment(
             master_key=secrets.master_key,
             sandbox_secret=secrets.sandbox_secret,
             rtmp_host=ports.HOST if settings.front_host == front.LOCAL else settings.front_host,
-            rtmp_public_url=rtmp_url(settings),
+            rtmp_public_url=engines.rtmp_url,
         ),
         "public_url": engines.public_url,
         "rtmp_port": settings.rtmp_port,

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import faust
 import structlog
+from faust.exceptions import ConsumerNotStarted
 from prometheus_client import Counter
 
 from eventstore.port import SHARDS
@@ -114,7 +115,10 @@ class Projector:
 
     def owned(self) -> Set[int]:
         """The shards whose partitions this process holds; none while it is not a member of the group."""
-        held = {tp.partition for tp in self._app.consumer.assignment() if tp.topic != PRESENCE_TOPIC}
+        try:
+            held = {tp.partition for tp in self._app.consumer.assignment() if tp.topic != PRESENCE_TOPIC}
+        except ConsumerNotStarted:
+            return frozenset()
         return {shard for shard in range(SHARDS) if partition_of(shard, self._partitions) in held}
 
     async def run(self) -> None:

@@ -42,7 +42,7 @@ def test_a_folder_without_secrets_gets_none_from_whoever_only_reads(folder: Data
 
 def _running(*processes: psutil.Process) -> Running:
     created = {str(process.pid): process.create_time() for process in processes}
-    return Running(1, "dsn", "keys", "bootstrap", "http://localhost", created)
+    return Running(1, "dsn", "keys", "bootstrap", "http://localhost", "rtmp://localhost", created)
 
 
 def test_what_is_said_of_a_run_is_read_back_until_it_is_forgotten(folder: DataFolder) -> None:

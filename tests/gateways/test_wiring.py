@@ -20,7 +20,8 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def told(folder: Path, settings: UpSettings) -> dict[str, object]:
     data = DataFolder(folder)
-    engines = Running(1, "postgresql://store", "postgresql://keys", "127.0.0.1:9", "http://localhost:8000")
+    url = "http://localhost:8000"
+    engines = Running(1, "postgresql://store", "postgresql://keys", "127.0.0.1:9", url, wiring.rtmp_url(settings))
     return wiring.role_environment(settings, data, engines, ports_of=PORTS, health_of=HEALTH)
 
 

@@ -2,7 +2,10 @@
 // Every other module calls it; nothing else calls fetch on /api.
 
 const POSITION_KEY = 'tallylight.position';
+const POSITION_MS_MAX = 30_000; // by then whoever reads has it
 const USER_KEY = 'tallylight.user';
+const UNTIL_KEY = 'tallylight.until';
+const EARLY_MS = 30_000;
 const TIMEOUT_MS = 15_000;
 
 export class Problem extends Error {
@@ -21,13 +24,25 @@ export const remembered = {
   set user(name) { write(localStorage, USER_KEY, name); },
 };
 
+export async function logIn(username, password) {
+  const session = await api('POST', '/api/v1/sessions', { body: { username, password } });
+  remembered.user = session.username;
+  lasts(session);
+}
+
+// An access token that ran out makes a reader a stranger, not an error: it is renewed before.
+const lasts = ({ expires_in: seconds }) => write(localStorage, UNTIL_KEY, String(Date.now() + seconds * 1000));
+const ranOut = () => Date.now() > Number(read(localStorage, UNTIL_KEY) ?? 0) - EARLY_MS;
+
 export async function api(method, path, { body, headers = {}, signal } = {}) {
+  const renewable = remembered.user && !path.startsWith('/api/v1/sessions');
+  if (renewable && ranOut()) await renew();
   let answer = await send(method, path, body, headers, signal);
-  if (answer.status === 401 && remembered.user && !path.startsWith('/api/v1/sessions')) {
+  if (answer.status === 401 && renewable) {
     if (await renew()) answer = await send(method, path, body, headers, signal);
   }
   const position = answer.headers.get('Tallylight-Position');
-  if (position && method !== 'GET') write(sessionStorage, POSITION_KEY, position);
+  if (position && method !== 'GET') write(sessionStorage, POSITION_KEY, `${Date.now()} ${position}`);
   const content = answer.headers.get('Content-Type') ?? '';
   const value = content.includes('json') ? await answer.json().catch(() => null) : null;
   if (answer.ok) return value;
@@ -40,8 +55,8 @@ export const post = (path, body, options) => api('POST', path, { body, ...option
 
 async function send(method, path, body, headers, signal) {
   const all = { Accept: 'application/json', ...headers };
-  const position = read(sessionStorage, POSITION_KEY);
-  if (position && method === 'GET') all['Tallylight-Position'] = position;
+  const [at, position] = (read(sessionStorage, POSITION_KEY) ?? '').split(' ');
+  if (position && method === 'GET' && Date.now() - at < POSITION_MS_MAX) all['Tallylight-Position'] = position;
   if (body !== undefined) all['Content-Type'] = 'application/json';
   const limit = AbortSignal.timeout(TIMEOUT_MS);
   try {
@@ -66,13 +81,16 @@ function anyOf(...signals) {
   return either.signal;
 }
 
-// A refresh token rotates: two tabs that renew at once would look like a theft, so they take turns, and the second finds a fresh session.
+// A refresh token rotates: two tabs take turns, and the second finds that the first has done it.
 let renewing = null;
 function renew() {
+  const before = read(localStorage, UNTIL_KEY);
   renewing ??= exclusively(async () => {
-    const answer = await send('POST', '/api/v1/sessions/refresh', undefined, {});
-    if (answer.status === 401 || answer.status === 403) remembered.user = null;
-    return answer.ok;
+    if (read(localStorage, UNTIL_KEY) !== before) return true;
+    const answer = await send('POST', '/api/v1/sessions/refresh', {}, {}).catch(() => null);
+    if (answer?.ok) lasts(await answer.json());
+    else if (answer?.status === 401 || answer?.status === 403) remembered.user = null;
+    return Boolean(answer?.ok);
   }).finally(() => { renewing = null; });
   return renewing;
 }

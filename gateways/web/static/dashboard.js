@@ -7,12 +7,8 @@ import { recordings } from './recordings.js';
 import { here, session } from './session.js';
 
 const EVERY_MS = 5_000;
-const OWN_KEY = 'tallylight.channel';
 let name = null;
 let edited = false;
-
-const own = () => { try { return localStorage.getItem(OWN_KEY); } catch { return null; } };
-const keep = (value) => { try { localStorage.setItem(OWN_KEY, value); } catch { /* asked anew next time */ } };
 
 async function categories() {
   const { items } = await get('/api/v1/categories');
@@ -24,7 +20,6 @@ async function categories() {
 onSubmit($('#open'), async (form) => {
   const wanted = form.get('name').trim().toLowerCase();
   await post('/api/v1/channels', { name: wanted, title: form.get('title'), category: form.get('category') });
-  keep(wanted);
   await begin(wanted);
 });
 
@@ -98,22 +93,12 @@ async function begin(found) {
   await Promise.all([poll(draw, () => EVERY_MS)(), past().catch(() => null)]);
 }
 
-async function find(account) {
-  const listed = (account.channels ?? []).map((one) => one.name ?? one);
-  if (listed.length) return listed[0];
-  for (const candidate of [account.channel, own(), account.username].filter(Boolean)) {
-    const found = await get(`/api/v1/channels/${candidate}`).catch(() => null);
-    if (found && (found.owner ?? account.username) === account.username) return candidate;
-  }
-  return null;
-}
-
 const account = await session;
 if (!account) location.replace(`/login?next=${here()}`);
 else {
   categories().catch(() => null);
-  const found = Array.isArray(account.channels) && !account.channels.length ? null : await find(account);
-  if (found) await begin(found);
+  const [first] = account.channels ?? [];
+  if (first) await begin(first.name);
   else {
     $('#open-name').value = account.username;
     show($('#open-card'));

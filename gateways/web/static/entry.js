@@ -1,6 +1,6 @@
 // Log in and create an account.
 
-import { post, remembered } from './api.js';
+import { logIn, post } from './api.js';
 import { $, onSubmit } from './dom.js';
 
 // Only a path of this site: "//elsewhere" and "https://elsewhere" are not.
@@ -11,12 +11,6 @@ function next() {
 }
 
 for (const link of document.querySelectorAll('[data-keep-next]')) link.search = location.search;
-
-async function logIn(username, password) {
-  await post('/api/v1/sessions', { username, password });
-  remembered.user = username.trim().toLowerCase();
-  location.assign(next());
-}
 
 function invalid(form) {
   const wrong = [...form.elements].find((field) => !field.checkValidity());
@@ -31,6 +25,7 @@ if (login) {
   onSubmit(login, async (form) => {
     invalid(login);
     await logIn(form.get('username'), form.get('password'));
+    location.assign(next());
   });
 }
 
@@ -40,5 +35,6 @@ if (register) {
     const [username, password, email] = ['username', 'password', 'email'].map((name) => form.get(name));
     await post('/api/v1/accounts', email ? { username, password, email } : { username, password });
     await logIn(username, password);
+    location.assign(next());
   });
 }

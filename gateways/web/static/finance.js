@@ -22,9 +22,10 @@ function draw(items) {
 }
 
 async function load(asOf) {
-  const query = asOf ? `?${new URLSearchParams({ as_of: asOf })}` : '';
+  // A day as this person's calendar has it, to its end.
+  const query = asOf ? `?${new URLSearchParams({ as_of: new Date(`${asOf}T23:59:59.999`).toISOString() })}` : '';
   const answer = await get(`/api/v1/finance/trial-balance${query}`);
-  draw(answer.items ?? answer.accounts ?? []);
+  draw(answer.items);
 }
 
 onSubmit($('#as-of'), (form) => load(form.get('as_of')));

@@ -85,6 +85,20 @@ onSubmit($('#moderators'), async (form) => {
   await load();
 });
 
+async function modes() {
+  const { chat_mode: mode } = await get(base);
+  const form = $('#mode').elements;
+  const choose = (select, value) => {
+    if (![...select.options].some((option) => option.value === value)) select.append(el('option', { value }, value));
+    select.value = value;
+  };
+  choose(form.slow_s, String(mode.slow_s ?? 0));
+  choose(form.followers_only_min, String(mode.followers_only_min ?? ''));
+  for (const flag of ['subscribers_only', 'emote_only', 'unique']) form[flag].checked = Boolean(mode[flag]);
+}
+
 $('#log-more').addEventListener('click', () => load(next));
-if (await session) await load().catch((problem) => say($('#log-problem'), problem.message));
-else location.replace(`/login?next=${here()}`);
+if (await session) {
+  modes().catch(() => null);
+  await load().catch((problem) => say($('#log-problem'), problem.message));
+} else location.replace(`/login?next=${here()}`);

@@ -7,6 +7,7 @@ import { clock } from './format.js';
 
 const CHUNK_S = 60;
 const LEAD_S = 20; // how long before its messages are due a chunk is asked for
+const PAGE = 100;
 const PAGES_MAX = 20; // of one chunk; a chat beyond that shows its first messages
 const CHUNKS_MAX = 30; // kept, so that a seek back asks for nothing
 const RETRY_MS = 3_000;
@@ -77,7 +78,7 @@ export class Replay {
     const items = [];
     let cursor = null;
     for (let page = 0; page < PAGES_MAX; page += 1) {
-      const query = new URLSearchParams({ from_offset: from, to_offset: to });
+      const query = new URLSearchParams({ from_offset: from, to_offset: to, limit: PAGE });
       if (cursor) query.set('cursor', cursor);
       const answer = await get(`${this.path}?${query}`);
       items.push(...answer.items);

@@ -12,7 +12,7 @@ async function load() {
   } catch (problem) {
     if (problem.status === 401) remembered.user = null;
     // The server is away for a moment: the name is known, and every act is judged there anyway.
-    return remembered.user ? { username: remembered.user } : null;
+    return remembered.user ? { username: remembered.user, channels: [] } : null;
   }
 }
 

@@ -56,6 +56,7 @@ async function look() {
     throw problem;
   }
   if (typeof channel.following === 'boolean') drawFollow(channel.following);
+  if (channel.subscription) subscribed();
   draw();
   if (onAir() && ['idle', 'ended'].includes(player.state)) {
     player.start(channel.playback_url ?? `/live/${name}/index.m3u8`);

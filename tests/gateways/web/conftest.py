@@ -94,9 +94,10 @@ def log_in(world: World, page: Page) -> Callable[..., object]:
     async def act(username: str = "ada", *, badges: tuple[str, ...] = ()) -> None:
         world.user, world.badges = username, list(badges)
         world.answers |= {
-            "GET /api/v1/accounts/me": {"username": username, "account_id": "a-1"},
+            "GET /api/v1/accounts/me": {"username": username, "account_id": "a-1", "roles": [], "channels": []},
             "POST /api/v1/chat-tickets": {"ticket": "one-use"},
         }
         await page.context.add_init_script(f"localStorage.setItem('tallylight.user', '{username}')")
+        await page.context.add_init_script("localStorage.setItem('tallylight.until', Date.now() + 900000)")
 
     return act

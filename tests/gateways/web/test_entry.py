@@ -5,6 +5,7 @@ from playwright.async_api import Page, expect
 from tests.gateways.web.conftest import Complaints
 from tests.gateways.web.stand import World, problem
 
+SESSION = {"access_token": "t", "token_type": "bearer", "expires_in": 900, "username": "ada"}
 EMPTY: dict[str, object] = {"items": [], "next": None}
 
 
@@ -12,8 +13,8 @@ def opened(world: World) -> None:
     world.answers |= {
         "GET /api/v1/channels/live": EMPTY,
         "GET /api/v1/categories": EMPTY,
-        "GET /api/v1/accounts/me": {"username": "ada", "account_id": "a-1"},
-        "POST /api/v1/sessions": {"access_token": "t", "token_type": "Bearer", "expires_in": 900},
+        "GET /api/v1/accounts/me": {"username": "ada", "account_id": "a-1", "roles": [], "channels": []},
+        "POST /api/v1/sessions": SESSION,
         "POST /api/v1/accounts": (201, {"username": "ada"}),
         "DELETE /api/v1/sessions/current": (204, None),
     }
@@ -101,7 +102,20 @@ async def test_logging_out_ends_the_session_here_and_there(page: Page, world: Wo
     assert len(world.asked_for("DELETE", "/api/v1/sessions/current")) == 1
 
 
-async def test_an_expired_session_is_renewed_once_without_a_word(
+async def test_an_expired_session_is_renewed_once_before_anything_is_asked(page: Page, world: World) -> None:
+    opened(world)
+    world.answers["POST /api/v1/sessions/refresh"] = SESSION
+    await page.goto("/login")
+    await page.evaluate("localStorage.setItem('tallylight.user', 'ada')")
+    await page.goto("/")
+    await expect(page.locator("#account .who")).to_have_text("ada")
+    await page.wait_for_load_state("networkidle")
+    asked = [path for _, path, _ in world.asked]
+    assert asked.count("/api/v1/sessions/refresh") == 1
+    assert asked[0] == "/api/v1/sessions/refresh"
+
+
+async def test_a_session_that_the_server_forgot_is_renewed_and_the_request_repeated(
     page: Page, world: World, complaints: Complaints
 ) -> None:
     opened(world)
@@ -109,19 +123,19 @@ async def test_an_expired_session_is_renewed_once_without_a_word(
     renewed = False
 
     def me(_: object) -> object:
-        return {"username": "ada"} if renewed else problem(401, "token_expired", "Log in again.")
+        return {"username": "ada", "channels": []} if renewed else problem(401, "unauthenticated", "Log in first.")
 
     def renew(_: object) -> object:
         nonlocal renewed
         renewed = True
-        return {"access_token": "t", "token_type": "Bearer", "expires_in": 900}
+        return SESSION
 
     world.answers |= {"GET /api/v1/accounts/me": me, "POST /api/v1/sessions/refresh": renew}
     await page.goto("/login")
     await page.evaluate("localStorage.setItem('tallylight.user', 'ada')")
+    await page.evaluate("localStorage.setItem('tallylight.until', Date.now() + 900000)")
     await page.goto("/")
     await expect(page.locator("#account .who")).to_have_text("ada")
-    await page.wait_for_load_state("networkidle")
     assert len(world.asked_for("POST", "/api/v1/sessions/refresh")) == 1
 
 

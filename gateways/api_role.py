@@ -1,0 +1,75 @@
+"""The role `api`: the HTTP API and the pages. Any number may run; none keeps anything that another lacks.
+
+Run by `gateways.roles`. Answers the front's /healthz and /readyz for the whole platform.
+"""
+
+import asyncio
+from typing import Any, Final
+
+import httpx
+
+from gateways import bootstrap
+from gateways.auth import Attempts, Passwords, Tokens
+from gateways.health import Readiness
+from gateways.http.app import build
+from gateways.http.base import Api
+from gateways.payments.sandbox_client import SandboxProvider
+from gateways.serving import serve
+from gateways.settings import ApiSettings
+
+ASK_S_MAX: Final = 2.0
+VITAL: Final = frozenset({"media"})
+"""Beside ourselves: what must answer for the platform to be alive."""
+LOGINS_MAX, LOGINS_S = 20, 300.0
+REGISTRATIONS_MAX, REGISTRATIONS_S = 200, 3600.0
+
+
+async def run_api(settings: ApiSettings, readiness: Readiness) -> None:
+    secret = settings.token_secret.get_secret_value()
+    async with (
+        bootstrap.services(settings) as opened,
+        httpx.AsyncClient(base_url=settings.sandbox_url) as sandbox,
+        httpx.AsyncClient(timeout=ASK_S_MAX) as asking,
+    ):
+        provider = SandboxProvider(sandbox, settings.sandbox_secret.get_secret_value())
+        api = Api(
+            context=bootstrap.context(opened, provider),
+            read_models=opened.read_models,
+            sessions=opened.sessions,
+            passwords=Passwords(),
+            tokens=Tokens(secret),
+            pool=opened.pool,
+            public_url=settings.public_url,
+            rtmp_url=settings.rtmp_public_url,
+            srt_url="",
+            secret=secret,
+            logins=Attempts(most=LOGINS_MAX, window_s=LOGINS_S),
+            registrations=Attempts(most=REGISTRATIONS_MAX, window_s=REGISTRATIONS_S),
+        )
+
+        async def store_answers() -> str | None:
+            try:
+                await opened.store.heads()
+            except Exception as fault:
+                return str(fault)[:200]
+            return None
+
+        async def of_all(path: str) -> dict[str, Any]:
+            others = settings.health_of()
+            answers = await asyncio.gather(*(_ask(asking, f"{url}{path}") for url in others.values()))
+            roles = dict(zip(others, answers, strict=True))
+            roles["api"] = "ok" if path == "/healthz" else await store_answers() or "ok"
+            vital = [said for name, said in roles.items() if name == "api" or name in VITAL]
+            return {"ok": all(said == "ok" for said in vital), "roles": roles}
+
+        readiness.check("store", store_answers)
+        app = build(api, alive=lambda: of_all("/healthz"), ready=lambda: of_all("/readyz"))
+        await serve(app, settings.host, settings.api_port, readiness)
+
+
+async def _ask(client: httpx.AsyncClient, url: str) -> str:
+    try:
+        answer = await client.get(url)
+    except httpx.HTTPError as fault:
+        return f"no answer ({type(fault).__name__})"
+    return "ok" if answer.status_code == 200 else answer.text[:200]

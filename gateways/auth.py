@@ -1,0 +1,217 @@
+"""Who is who: passwords (argon2id), short-lived signed access tokens, rotating refresh tokens, one-use chat tickets.
+
+Used by the HTTP API, which hands them out, and by chat, which only verifies. Secrets are stored as hashes; none is ever logged.
+"""
+
+import asyncio
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import jwt
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from commands.context import Actor
+
+ACCESS_S: Final = 900
+REFRESH_S: Final = 30 * 86_400
+TICKET_S: Final = 30
+ROTATION_GRACE_S: Final = 10
+"""Two tabs may present the same refresh token within this time; later it is a theft."""
+ACCESS_COOKIE: Final = "tallylight_access"
+REFRESH_COOKIE: Final = "tallylight_refresh"
+PASSWORD_CHARS_MIN: Final = 8
+PASSWORD_CHARS_MAX: Final = 256
+HASHING_MAX: Final = 2
+"""Hashes at a time: each takes 64 MiB and a core for some 50 ms."""
+_ISSUER: Final = "tallylight"
+
+MIGRATIONS: Final = Path(__file__).parent / "schema_sessions"
+
+
+class Passwords:
+    """Argon2id with the library's parameters (RFC 9106, low memory), off the event loop, a bounded number at a time."""
+
+    def __init__(self) -> None:
+        self._hasher = PasswordHasher()
+        self._gate = asyncio.Semaphore(HASHING_MAX)
+        self._nobody = self._hasher.hash(secrets.token_urlsafe(16))
+
+    async def hash(self, password: str) -> str:
+        async with self._gate:
+            return await asyncio.to_thread(self._hasher.hash, password)
+
+    async def verify(self, password: str, hashed: str | None) -> bool:
+        """False for a wrong one. An unknown user (None) takes as long as a known one."""
+        async with self._gate:
+            return await asyncio.to_thread(self._verify, password, hashed)
+
+    def _verify(self, password: str, hashed: str | None) -> bool:
+        try:
+            self._hasher.verify(hashed or self._nobody, password)
+        except (VerificationError, InvalidHashError):
+            return False
+        return hashed is not None
+
+
+class Tokens:
+    """Access tokens: JWT (RFC 7519), HS256, verified without any store."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+
+    def issue(self, actor: Actor) -> str:
+        now = datetime.now(UTC)
+        claims = {
+            "iss": _ISSUER,
+            "sub": actor.account_id,
+            "name": actor.username,
+            "roles": sorted(actor.roles),
+            "iat": now,
+            "exp": now + timedelta(seconds=ACCESS_S),
+        }
+        return jwt.encode(claims, self._secret, "HS256")
+
+    def verify(self, token: str) -> Actor | None:
+        """None for any token that is not ours or no longer good."""
+        try:
+            claims: dict[str, Any] = jwt.decode(
+                token, self._secret, ["HS256"], issuer=_ISSUER, options={"require": ["exp", "sub", "iss"]}
+            )
+            return Actor(str(claims["sub"]), str(claims["name"]), frozenset(map(str, claims["roles"])))
+        except (jwt.PyJWTError, KeyError, TypeError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """Whose session it is, and the token to present next time."""
+
+    account_id: str
+    username: str
+    token: str
+
+
+class Sessions:
+    """Refresh tokens and tickets in Postgres, so that any process can take them."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+
+    async def begin(self, account_id: str, username: str) -> str:
+        token = secrets.token_urlsafe(32)
+        await self._insert(self._pool, token, uuid4(), account_id, username)
+        return token
+
+    async def refresh(self, token: str) -> Refreshed | None:
+        """A new token for a good one. A token presented again after its grace ends all of its family: somebody copied it."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            row = await connection.fetchrow(
+                "SELECT family, account_id, username, used_at, expires_at > now() AS good,"
+                " used_at < now() - make_interval(secs => $2) AS stale FROM sessions WHERE token_hash = $1 FOR UPDATE",
+                _hash(token),
+                ROTATION_GRACE_S,
+            )
+            if row is None or not row["good"]:
+                return None
+            if row["stale"]:
+                await connection.execute("DELETE FROM sessions WHERE family = $1", row["family"])
+                return None
+            await connection.execute(
+                "UPDATE sessions SET used_at = coalesce(used_at, now()) WHERE token_hash = $1", _hash(token)
+            )
+            fresh = secrets.token_urlsafe(32)
+            await self._insert(connection, fresh, row["family"], row["account_id"], row["username"])
+            return Refreshed(row["account_id"], row["username"], fresh)
+
+    async def end(self, token: str) -> None:
+        await self._pool.execute(
+            "DELETE FROM sessions WHERE family = (SELECT family FROM sessions WHERE token_hash = $1)", _hash(token)
+        )
+
+    async def ticket(self, actor: Actor) -> str:
+        ticket = secrets.token_urlsafe(24)
+        await self._pool.execute(
+            "INSERT INTO chat_tickets VALUES ($1, $2, $3, now() + make_interval(secs => $4))",
+            _hash(ticket),
+            actor.account_id,
+            actor.username,
+            TICKET_S,
+        )
+        return ticket
+
+    async def redeem(self, ticket: str) -> tuple[str, str] | None:
+        """Account id and user name, once."""
+        row = await self._pool.fetchrow(
+            "DELETE FROM chat_tickets WHERE ticket_hash = $1 RETURNING account_id, username, expires_at > now() AS good",
+            _hash(ticket),
+        )
+        return (row["account_id"], row["username"]) if row is not None and row["good"] else None
+
+    async def forget_expired(self) -> None:
+        await self._pool.execute("DELETE FROM sessions WHERE expires_at < now()")
+        await self._pool.execute("DELETE FROM chat_tickets WHERE expires_at < now()")
+
+    @staticmethod
+    async def _insert(connection: Any, token: str, family: object, account_id: str, username: str) -> None:
+        await connection.execute(
+            "INSERT INTO sessions VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5))",
+            _hash(token),
+            family,
+            account_id,
+            username,
+            REFRESH_S,
+        )
+
+
+class Attempts:
+    """How often something failed, by key, in a window: bounded, the oldest key forgotten first."""
+
+    def __init__(self, *, most: int, window_s: float, keys_max: int = 20_000) -> None:
+        self._most = most
+        self._window_s = window_s
+        self._keys_max = keys_max
+        self._failed: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def wait_s(self, key: str, now: float) -> float:
+        """0 where another attempt is welcome."""
+        since, count = self._failed.get(key, (now, 0))
+        left = since + self._window_s - now
+        return left if count >= self._most and left > 0 else 0.0
+
+    def note(self, key: str, now: float) -> None:
+        since, count = self._failed.get(key, (now, 0))
+        if now - since >= self._window_s:
+            since, count = now, 0
+        self._failed[key] = (since, count + 1)
+        self._failed.move_to_end(key)
+        while len(self._failed) > self._keys_max:
+            self._failed.popitem(last=False)
+
+
+def cookie(header: str | None, name: str) -> str | None:
+    """One cookie's value out of a Cookie header."""
+    if not header:
+        return None
+    try:
+        morsel = SimpleCookie(header).get(name)
+    except CookieError:
+        return None
+    return morsel.value if morsel else None
+
+
+def bearer(header: str | None) -> str | None:
+    """The token of an Authorization header; None where there is none of that kind."""
+    kind, _, token = (header or "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" and token.strip() else None
+
+
+def _hash(secret: str) -> bytes:
+    return sha256(secret.encode()).digest()

@@ -1,0 +1,186 @@
+"""Channels, follows, stream keys, the live directory, categories, search and broadcasts."""
+
+from datetime import datetime
+from hashlib import sha256
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import Field, StringConstraints
+
+from commands.channels import (
+    DeleteRecording,
+    DescribeChannel,
+    FollowChannel,
+    OpenChannel,
+    RotateStreamKey,
+    UnfollowChannel,
+)
+from commands.context import Call
+from gateways.errors import Problem
+from gateways.http.base import (
+    ApiState,
+    Body,
+    CommandId,
+    Cursor,
+    Limit,
+    Somebody,
+    Whoever,
+    after,
+    channel_id_of,
+    page,
+    perform,
+    reading,
+)
+
+routes = APIRouter(prefix="/api/v1", tags=["channels"])
+
+_TEXT = r"^[^\x00-\x1f\x7f]*$"
+Title = Annotated[str, StringConstraints(max_length=140, pattern=_TEXT)]
+Category = Annotated[str, StringConstraints(max_length=60, pattern=_TEXT)]
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=25, pattern=_TEXT)]
+
+
+class NewChannel(Body):
+    name: Annotated[str, StringConstraints(max_length=64)]
+    title: Title = ""
+    category: Category = ""
+
+
+class ChannelPatch(Body):
+    title: Title | None = None
+    category: Category | None = None
+    tags: Annotated[tuple[Tag, ...], Field(max_length=10)] | None = None
+
+
+@routes.post("/channels", status_code=201)
+async def open_channel(
+    body: NewChannel, response: Response, state: ApiState, actor: Somebody, command_id: CommandId
+) -> dict[str, Any]:
+    done = await perform(state, response, Call(command_id, actor), OpenChannel(body.name, body.title, body.category))
+    return dict(done.value)
+
+
+_directory = Depends(reading("directory"))
+_page = Depends(reading("channels", "follows", "subscriptions", "directory"))
+
+
+@routes.get("/channels/live", dependencies=[_directory])
+async def live(
+    state: ApiState, limit: Limit, category: Category | None = None, cursor: Cursor = None
+) -> dict[str, Any]:
+    before = after(cursor, int, str)
+    rows = await state.read_models.live(category or None, (before[0], before[1]) if before else None, limit + 1)
+    items = [
+        {
+            "channel": row["name"],
+            "title": row["title"],
+            "category": row["category"],
+            "started_at": row["started_at"],
+            "viewers": row["viewers"],
+            "playback_url": f"/live/{row['name']}/index.m3u8",
+            "broadcast_id": row["broadcast_id"],
+        }
+        for row in rows
+    ]
+    return page(items, limit, lambda item: [item["viewers"], item["broadcast_id"]])
+
+
+@routes.get("/channels/{name}", dependencies=[_page])
+async def channel(name: str, state: ApiState, actor: Whoever) -> dict[str, Any]:
+    channel_id = await channel_id_of(state, name)
+    found = await state.read_models.channel(channel_id)
+    if found is None:
+        raise Problem("channel_not_found", "There is no such channel (yet).")
+    shown = {key: value for key, value in found.items() if key != "owner_id"}
+    if actor is not None:
+        shown["following"] = await state.read_models.following(channel_id, actor.account_id) is not None
+        shown["subscription"] = await state.read_models.subscription(channel_id, actor.account_id)
+    return shown
+
+
+@routes.patch("/channels/{name}", status_code=204)
+async def describe(
+    name: str, body: ChannelPatch, response: Response, state: ApiState, actor: Somebody, command_id: CommandId
+) -> None:
+    channel_id = await channel_id_of(state, name)
+    command = DescribeChannel(channel_id, body.title, body.category, body.tags)
+    await perform(state, response, Call(command_id, actor), command)
+
+
+@routes.put("/channels/{name}/follow", status_code=204)
+async def follow(name: str, response: Response, state: ApiState, actor: Somebody, command_id: CommandId) -> None:
+    await perform(state, response, Call(command_id, actor), FollowChannel(await channel_id_of(state, name)))
+
+
+@routes.delete("/channels/{name}/follow", status_code=204)
+async def unfollow(name: str, response: Response, state: ApiState, actor: Somebody, command_id: CommandId) -> None:
+    await perform(state, response, Call(command_id, actor), UnfollowChannel(await channel_id_of(state, name)))
+
+
+@routes.post("/channels/{name}/stream-key")
+async def stream_key(
+    name: str, response: Response, state: ApiState, actor: Somebody, command_id: CommandId
+) -> dict[str, Any]:
+    """A new key; the old one stops working. It is shown here and kept nowhere."""
+    key = state.stream_key(command_id)
+    command = RotateStreamKey(await channel_id_of(state, name), sha256(key.encode()).hexdigest())
+    await perform(state, response, Call(command_id, actor), command)
+    response.headers["Cache-Control"] = "no-store"
+    srt = f"{state.srt_url}?streamid=publish:{key}" if state.srt_url else None
+    return {"stream_key": key, "rtmp_url": state.rtmp_url, "srt_url": srt}
+
+
+@routes.get("/ingests")
+async def ingests(state: ApiState) -> dict[str, Any]:
+    """Where to publish to, nearest first."""
+    return {"items": [{"name": "default", "rtmp_url": state.rtmp_url, "srt_url": state.srt_url or None}], "next": None}
+
+
+@routes.get("/categories", dependencies=[Depends(reading("categories"))])
+async def categories(state: ApiState) -> dict[str, Any]:
+    return {"items": [{"name": name} for name in await state.read_models.categories()], "next": None}
+
+
+@routes.get("/search", dependencies=[Depends(reading("channels"))])
+async def search(
+    state: ApiState, limit: Limit, q: Annotated[str, Query(min_length=1, max_length=100)]
+) -> dict[str, Any]:
+    rows = await state.read_models.search(q.replace("\x00", ""), limit)
+    fields = ("name", "title", "category", "is_live", "current_viewers", "follower_count", "playback_url")
+    return {"items": [{"channel": row["name"]} | {field: row[field] for field in fields} for row in rows], "next": None}
+
+
+@routes.get("/channels/{name}/broadcasts", dependencies=[Depends(reading("broadcasts"))])
+async def broadcasts(name: str, state: ApiState, limit: Limit, cursor: Cursor = None) -> dict[str, Any]:
+    before = after(cursor, str, str)
+    channel_id = await channel_id_of(state, name)
+    rows = await state.read_models.broadcasts(channel_id, _since(before), limit + 1)
+    return page(rows, limit, lambda row: [row["started_at"].isoformat(), row["id"]])
+
+
+@routes.get("/broadcasts/{broadcast_id}", dependencies=[Depends(reading("broadcasts"))])
+async def broadcast(broadcast_id: str, state: ApiState) -> dict[str, Any]:
+    found = await state.read_models.broadcast(broadcast_id.replace("\x00", "?"))
+    if found is None:
+        raise Problem("broadcast_not_found", "There is no such broadcast.")
+    return found
+
+
+@routes.delete("/broadcasts/{broadcast_id}", status_code=204)
+async def delete_broadcast(
+    broadcast_id: str, response: Response, state: ApiState, actor: Somebody, command_id: CommandId
+) -> None:
+    """The recording is unpublished; the broadcast stays in the history."""
+    await perform(state, response, Call(command_id, actor), DeleteRecording(broadcast_id.replace("\x00", "?")[:64]))
+
+
+def _since(values: list[Any] | None) -> tuple[datetime, str] | None:
+    if values is None:
+        return None
+    try:
+        at = datetime.fromisoformat(values[0])
+    except ValueError:
+        raise Problem("cursor_invalid", "A cursor is the `next` of an earlier answer, sent back as it was.") from None
+    if at.tzinfo is None:
+        raise Problem("cursor_invalid", "A cursor is the `next` of an earlier answer, sent back as it was.")
+    return at, values[1]

@@ -1,0 +1,354 @@
+"""The API as its clients use it: accounts, sessions, channels, moderation, money, one's own writes, and every bad request a problem."""
+
+import ast
+import asyncio
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import jwt
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from domain.chat import MessagePosted
+from eventstore.port import Appended, ChatPost
+from gateways.auth import ACCESS_COOKIE, REFRESH_COOKIE
+from gateways.errors import STATUS
+from gateways.http.app import BODY_BYTES_MAX
+from tests.gateways.http.conftest import PASSWORD, Stand
+
+ROOT = Path(__file__).parents[3]
+
+
+def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert (body["status"], body["code"]) == (status, code)
+    return body
+
+
+def test_every_refusal_in_the_source_has_its_status() -> None:
+    codes = set()
+    for folder in ("domain", "commands"):
+        for file in (ROOT / folder).glob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if (
+                    isinstance(node, ast.Call)
+                    and isinstance(node.func, ast.Name)
+                    and node.func.id in ("Refusal", "Problem")
+                ):
+                    for leaf in ast.walk(node.args[0]):
+                        if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str):
+                            codes.add(leaf.value)
+    assert "name_taken" in codes
+    assert "rate_limited" in STATUS
+    assert codes <= set(STATUS)
+
+
+async def test_registering_logging_in_and_being_somebody(stand: Stand) -> None:
+    ann = await stand.register("ann")
+    me = await ann.get("/accounts/me")
+    assert (me["username"], me["roles"], me["channels"]) == (ann.name, [], [])
+    taken = await stand.client.post("/api/v1/accounts", json={"username": ann.name.upper(), "password": PASSWORD})
+    problem(taken, 409, "name_taken")
+    problem(await stand.client.get("/api/v1/accounts/me"), 401, "unauthenticated")
+    forged = jwt.encode(
+        {"sub": ann.account_id, "name": "root", "roles": ["admin"], "iss": "tallylight", "exp": 2**33}, "x" * 32
+    )
+    for token in ("nonsense", forged, jwt.encode({"sub": "x"}, "", "none")):
+        answer = await stand.client.get("/api/v1/accounts/me", headers={"Authorization": f"Bearer {token}"})
+        problem(answer, 401, "unauthenticated")
+
+
+async def test_wrong_passwords_are_told_apart_from_nothing_and_soon_from_nobody(stand: Stand) -> None:
+    ann = await stand.register("ann")
+    for username in (ann.name, f"nobody_{uuid4().hex[:6]}"):
+        for _ in range(5 if username == ann.name else 1):
+            wrong = await stand.client.post("/api/v1/sessions", json={"username": username, "password": "wrong"})
+            if wrong.status_code == 429:
+                break
+            problem(wrong, 401, "credentials_invalid")
+    right = await stand.client.post("/api/v1/sessions", json={"username": ann.name, "password": PASSWORD})
+    assert problem(right, 429, "too_many_attempts")["wait_s"] > 0
+    assert int(right.headers["Retry-After"]) > 0
+    stand.api.logins._failed.clear()
+
+
+async def test_a_browsers_session_is_cookies_that_scripts_and_other_sites_cannot_use(stand: Stand) -> None:
+    ann = await stand.register("ann")
+    headers = {"Sec-Fetch-Site": "same-origin"}
+    logged = await stand.client.post(
+        "/api/v1/sessions", json={"username": ann.name, "password": PASSWORD}, headers=headers
+    )
+    assert "refresh_token" not in logged.json()
+    cookies = logged.headers.get_list("Set-Cookie")
+    assert len(cookies) == 2
+    assert all("HttpOnly" in one and "SameSite" in one for one in cookies)
+    values = dict(one.split(";")[0].split("=", 1) for one in cookies)
+    access = {"Cookie": f"{ACCESS_COOKIE}={values[ACCESS_COOKIE]}"}
+    assert (await stand.client.get("/api/v1/accounts/me", headers=access)).status_code == 200
+    for site in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}):
+        answer = await stand.client.post("/api/v1/chat-tickets", headers=access | site)
+        problem(answer, 403, "cross_site")
+    assert (await stand.client.post("/api/v1/chat-tickets", headers=access | headers)).status_code == 201
+    kept = {"Cookie": f"{REFRESH_COOKIE}={values[REFRESH_COOKIE]}"} | headers
+    assert (await stand.client.post("/api/v1/sessions/refresh", headers=kept)).status_code == 200
+    assert (await stand.client.delete("/api/v1/sessions/current", headers=kept)).status_code == 204
+    problem(await stand.client.post("/api/v1/sessions/refresh", headers=kept), 401, "session_ended")
+
+
+async def test_a_refresh_token_used_again_later_ends_its_whole_family(stand: Stand) -> None:
+    ann = await stand.register("ann")
+    first = (await stand.client.post("/api/v1/sessions", json={"username": ann.name, "password": PASSWORD})).json()[
+        "refresh_token"
+    ]
+    second = (await stand.client.post("/api/v1/sessions/refresh", json={"refresh_token": first})).json()[
+        "refresh_token"
+    ]
+    assert second != first
+    await stand.services.pool.execute(
+        "UPDATE sessions SET used_at = used_at - interval '1 hour' WHERE used_at IS NOT NULL"
+    )
+    for token in (first, second):
+        problem(
+            await stand.client.post("/api/v1/sessions/refresh", json={"refresh_token": token}), 401, "session_ended"
+        )
+
+
+async def test_a_ticket_is_good_once(stand: Stand) -> None:
+    ann = await stand.register("ann")
+    ticket = (await ann.ask("POST", "/chat-tickets")).json()["ticket"]
+    assert await stand.services.sessions.redeem(ticket) == (ann.account_id, ann.name)
+    assert await stand.services.sessions.redeem(ticket) is None
+
+
+async def test_a_channel_is_opened_described_followed_found_and_seen_at_once_by_who_did_it(stand: Stand) -> None:
+    ann, bob = await stand.register("ann"), await stand.register("bob")
+    name = await ann.open_channel(title="Painting", category="Art")
+    seen = await ann.get(f"/channels/{name}")
+    assert (seen["title"], seen["category"], seen["owner"], seen["is_live"]) == ("Painting", "Art", ann.name, False)
+    assert (await ann.ask("PATCH", f"/channels/{name}", {"title": "Oil", "tags": ["slow"]})).status_code == 204
+    seen = await ann.get(f"/channels/{name}")
+    assert (seen["title"], seen["category"], seen["tags"]) == ("Oil", "Art", ["slow"])
+    for _ in range(2):
+        assert (await bob.ask("PUT", f"/channels/{name}/follow")).status_code == 204
+    seen = await bob.get(f"/channels/{name}")
+    assert (seen["follower_count"], seen["following"]) == (1, True)
+    assert (await bob.ask("DELETE", f"/channels/{name}/follow")).status_code == 204
+    assert (await bob.get(f"/channels/{name}"))["follower_count"] == 0
+    assert name in [item["channel"] for item in (await ann.get(f"/search?q={name[:8]}"))["items"]]
+    assert {"name": "Art"} in (await ann.get("/categories"))["items"]
+    assert (await ann.get("/channels/live"))["items"] == []
+    assert (await ann.get(f"/channels/{name}/broadcasts")) == {"items": [], "next": None}
+    problem(await bob.ask("PATCH", f"/channels/{name}", {"title": "Mine"}), 403, "forbidden")
+    problem(await bob.ask("GET", "/channels/no_such_channel"), 404, "channel_not_found")
+
+
+async def test_a_stream_key_is_shown_once_and_the_same_request_shows_the_same(stand: Stand) -> None:
+    ann = await stand.register("ann")
+    name = await ann.open_channel()
+    keys = [
+        (await ann.ask("POST", f"/channels/{name}/stream-key", None, **{"Idempotency-Key": key})).json()["stream_key"]
+        for key in ("one", "one", "two")
+    ]
+    assert keys[0] == keys[1] != keys[2]
+    rows = await stand.services.pool.fetch("SELECT key_hash FROM stream_keys WHERE channel = $1", name)
+    assert len(rows) == 1
+    assert keys[2] not in rows[0]["key_hash"]
+
+
+async def test_moderation_over_the_api_stands_in_the_log_and_in_admission(stand: Stand) -> None:
+    ann, mod, eve = [await stand.register(name) for name in ("ann", "mod", "eve")]
+    name = await ann.open_channel()
+    channel_id = (await ann.get(f"/channels/{name}"))["channel_id"]
+    assert (await ann.ask("PUT", f"/channels/{name}/moderators/{mod.name}")).status_code == 204
+
+    async def say(text: str) -> object:
+        event = MessagePosted(
+            channel_id=channel_id, message_id=text, author_id=eve.account_id, username=eve.name, text=text
+        )
+        return await stand.services.store.post_message(
+            ChatPost(uuid4(), channel_id, eve.account_id, event, text.encode())
+        )
+
+    assert isinstance(await say("m1"), Appended)
+    assert (await mod.ask("DELETE", f"/channels/{name}/chat/m1")).status_code == 204
+    banned = await mod.ask("POST", f"/channels/{name}/bans", {"username": eve.name, "duration_s": 60, "reason": "spam"})
+    assert banned.status_code == 201
+    assert banned.json()["until"]
+    refused = await say("m2")
+    assert getattr(refused, "reason", None) == "timed_out"
+    assert (await mod.get(f"/channels/{name}/chat"))["items"] == []
+    log = (await mod.get(f"/channels/{name}/moderation-log"))["items"]
+    assert [(entry["action"], entry["moderator"], entry["target"]) for entry in log][:2] == [
+        ("timeout", mod.name, eve.name),
+        ("delete", mod.name, eve.name),
+    ]
+    assert (await mod.ask("DELETE", f"/channels/{name}/bans/{eve.name}")).status_code == 204
+    mode = await mod.ask("PATCH", f"/channels/{name}/chat-mode", {"slow_s": 30})
+    assert mode.json()["slow_s"] == 30
+    problem(await eve.ask("GET", f"/channels/{name}/moderation-log"), 403, "forbidden")
+    problem(await mod.ask("POST", f"/channels/{name}/bans", {"username": ann.name}), 403, "cannot_ban_owner")
+    problem(await mod.ask("POST", f"/channels/{name}/bans", {"username": "nobody_at_all"}), 404, "account_not_found")
+
+
+async def test_a_subscription_is_charged_once_and_the_books_balance(stand: Stand) -> None:
+    ann, bob = await stand.register("ann"), await stand.register("bob")
+    carl = await stand.register("carl", "finance")
+    name = await ann.open_channel()
+    path = f"/channels/{name}/subscriptions"
+    problem(await bob.ask("POST", path, {"tier": 1}), 400, "idempotency_key_required")
+    once = {"Idempotency-Key": "purchase-1"}
+    answers = await asyncio.gather(*(bob.ask("POST", path, {"tier": 2}, **once) for _ in range(6)))
+    assert {answer.status_code for answer in answers} == {201}, [answer.text for answer in answers]
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    problem(await bob.ask("POST", path, {"tier": 2}, **{"Idempotency-Key": "purchase-2"}), 409, "already_subscribed")
+    declined = await carl.ask("POST", path, {"tier": 1, "payment_method": "pm_declined"}, **once)
+    problem(declined, 402, "payment_declined")
+    seen = await bob.get(f"/channels/{name}")
+    assert seen["subscriber_count"] == 1
+    assert seen["subscription"]["tier"] == 2
+    carl.position = bob.position
+    books = await carl.get("/finance/trial-balance")
+    assert books["balanced"]
+    (total,) = books["totals"].values()
+    assert total["debit_minor"] == total["credit_minor"] > 0
+    assert sum(item["balance_minor"] for item in books["items"]) == 0
+    clearing = next(item for item in books["items"] if "clearing" in item["account"])
+    lines = await carl.get(f"/finance/accounts/{clearing['account']}/postings")
+    assert sum(line["amount_minor"] for line in lines["items"]) == clearing["balance_minor"]
+    problem(await bob.ask("GET", "/finance/trial-balance"), 403, "forbidden")
+    assert (await bob.ask("DELETE", f"/subscriptions/{seen['subscription']['subscription_id']}")).status_code == 204
+    assert (await bob.get(f"/channels/{name}"))["subscription"]["cancelled"] is True
+
+
+async def test_lists_go_on_where_their_cursor_says(stand: Stand) -> None:
+    ann, carl = await stand.register("ann"), await stand.register("carl", "finance")
+    name = await ann.open_channel()
+    for number in range(3):
+        bob = await stand.register(f"b{number}")
+        answer = await bob.ask("POST", f"/channels/{name}/subscriptions", {"tier": 1}, **{"Idempotency-Key": "k"})
+        carl.position = answer.headers["Tallylight-Position"]
+    account = next(
+        item["account"]
+        for item in (await carl.get("/finance/trial-balance"))["items"]
+        if "creator_payable" in item["account"]
+    )
+    seen, cursor = [], ""
+    while True:
+        listed = await carl.get(f"/finance/accounts/{account}/postings?limit=1{cursor}")
+        seen += listed["items"]
+        if listed["next"] is None:
+            break
+        cursor = f"&cursor={listed['next']}"
+    whole = await carl.get(f"/finance/accounts/{account}/postings")
+    assert seen == whole["items"]
+
+
+BAD = [
+    ("GET", "/api/v1/nowhere", None, {}, 404, "not_found"),
+    ("PUT", "/api/v1/accounts", None, {}, 405, "method_not_allowed"),
+    ("POST", "/api/v1/accounts", b"{", {}, 422, "invalid"),
+    ("POST", "/api/v1/accounts", b"[1,2]", {}, 422, "invalid"),
+    ("POST", "/api/v1/accounts", b'{"username":"abc","password":"short"}', {}, 422, "invalid"),
+    ("POST", "/api/v1/accounts", b'{"username":"abc","password":"long enough","admin":true}', {}, 422, "invalid"),
+    ("POST", "/api/v1/accounts", b'{"username":"a\\u0000b","password":"long enough"}', {}, 422, "name_invalid"),
+    ("POST", "/api/v1/sessions", b'{"username":"a\\u0000b","password":"x"}', {}, 401, "credentials_invalid"),
+    ("POST", "/api/v1/accounts", b" " * (BODY_BYTES_MAX + 1), {}, 413, "body_too_large"),
+    ("GET", "/api/v1/search?q=" + "x" * 5000, None, {}, 413, "body_too_large"),
+    ("GET", "/api/v1/search", None, {}, 422, "invalid"),
+    ("GET", "/api/v1/channels/live?limit=0", None, {}, 422, "invalid"),
+    ("GET", "/api/v1/channels/live?cursor=bogus", None, {}, 400, "cursor_invalid"),
+    ("GET", "/api/v1/channels/live?cursor=WzEsMl0", None, {}, 400, "cursor_invalid"),
+    ("GET", "/api/v1/channels/live", None, {"Tallylight-Position": "bogus"}, 400, "position_invalid"),
+    ("GET", "/api/v1/channels/live", None, {"Tallylight-Position": "eyI5OSI6MX0"}, 400, "position_invalid"),
+    ("GET", "/api/v1/channels/%00", None, {}, 404, "channel_not_found"),
+    ("GET", "/api/v1/broadcasts/%00/chat", None, {}, 404, "broadcast_not_found"),
+    ("GET", "/api/v1/accounts/me", None, {"Authorization": "Basic eDp5"}, 401, "unauthenticated"),
+    ("POST", "/api/v1/sessions/refresh", None, {}, 401, "session_ended"),
+    ("POST", "/api/v1/channels", b'{"name":"abc"}', {}, 401, "unauthenticated"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "headers", "status", "code"), BAD)
+async def test_a_bad_request_is_answered_with_its_problem(
+    stand: Stand, method: str, path: str, body: bytes | None, headers: dict[str, str], status: int, code: str
+) -> None:
+    typed = {"Content-Type": "application/json"} if body else {}
+    answer = await stand.client.request(method, path, content=body, headers=typed | headers)
+    problem(answer, status, code)
+    stand.api.logins._failed.clear()
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=40),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+async def test_no_request_makes_the_api_stumble(stand: Stand, data: st.DataObject) -> None:
+    paths = stand.app.openapi()["paths"]
+    path = data.draw(st.sampled_from(sorted(paths)))
+    method = data.draw(st.sampled_from(sorted(paths[path])))
+    fields = (
+        "username",
+        "password",
+        "name",
+        "title",
+        "tier",
+        "slow_s",
+        "duration_s",
+        "tags",
+        "refresh_token",
+        "category",
+    )
+    body = data.draw(st.none() | _json | st.dictionaries(st.sampled_from(fields), _json, max_size=3))
+    part = st.text(st.characters(codec="utf-8", exclude_characters="/?#"), min_size=1, max_size=20)
+    while "{" in path:
+        start, end = path.index("{"), path.index("}")
+        path = (
+            path[:start] + httpx.QueryParams({"x": data.draw(part)}).__str__()[2:].replace("+", "%20") + path[end + 1 :]
+        )
+    query = data.draw(
+        st.dictionaries(
+            st.sampled_from(("limit", "cursor", "after", "q", "as_of", "from_offset")), st.text(max_size=30), max_size=3
+        )
+    )
+    stand.fuzzer = stand.fuzzer or await stand.register("fuzz", "finance")
+    token = stand.fuzzer.token
+    signed = {"Authorization": f"Bearer {token}"} if path != "/api/v1/accounts/me" or method != "delete" else {}
+    answer = await stand.client.request(
+        method.upper(), path, json=body, params=query, headers=signed | {"Idempotency-Key": "k"}
+    )
+    assert answer.status_code < 500, (method, path, body, query, answer.text)
+    if answer.status_code >= 400:
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.json()["code"] in STATUS
+
+
+async def test_a_store_that_is_away_is_said_to_be(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    from eventstore.errors import StoreUnavailable
+
+    async def away(*_: object) -> None:
+        raise StoreUnavailable("gone")
+
+    monkeypatch.setattr(type(stand.services.store), "index_row", away)
+    answer = await stand.client.get("/api/v1/channels/anything")
+    problem(answer, 503, "unavailable")
+    assert "Retry-After" in answer.headers
+
+
+async def test_pages_and_descriptions_are_served_and_an_unknown_page_is_a_page(stand: Stand) -> None:
+    for path in ("/", "/login", "/some_channel", "/openapi.json", "/docs", "/asyncapi.json", "/healthz", "/readyz"):
+        answer = await stand.client.get(path)
+        assert answer.status_code == 200, path
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    unknown = await stand.client.get("/no/such/page", headers={"Accept": "text/html"})
+    assert unknown.status_code == 404
+    assert "text/html" in unknown.headers["Content-Type"]
