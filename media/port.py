@@ -114,6 +114,6 @@ class EventPlane(Protocol):
         """Record facts in order, each at most once by `fact_id`. Raises when the event plane is away: the spool tries again."""
         ...
 
-    async def watching(self, channel_id: str, viewers: bytes) -> None:
-        """Ten seconds' mergeable sketch of a channel's distinct HLS viewers. Loss is harmless."""
+    def watching(self, channel_id: str, viewer: str) -> None:
+        """`viewer` (whatever tells two of them apart) asked for the channel's playlist just now. Loss is harmless."""
         ...

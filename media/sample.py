@@ -75,10 +75,15 @@ class TagSink(Protocol):
     def tag(self, tag: Tag) -> None: ...
 
     async def drain(self) -> None:
-        """Wait while the pipeline is behind: the ingest stops reading its socket meanwhile, so that memory stays bounded."""
+        """Called after what was read is handed over. Waits while the pipeline is behind: the ingest stops reading its socket meanwhile,
+        so that memory stays bounded. Raises `BadMedia`."""
         ...
 
     async def close(self, reason: Literal["unpublished", "disconnected"]) -> None: ...
+
+
+class BadMedia(Exception):
+    """No broadcast can be made of what this publisher sends; the message is for its user."""
 
 
 class AlreadyPublishing(Exception):

@@ -16,7 +16,7 @@ from prometheus_client import Counter, Gauge
 
 from media.port import Denied, Grant
 from media.rtmp.session import Connected, Failed, Media, PublishRequested, ServerSession, Unpublished
-from media.sample import AlreadyPublishing, Ingest, NoRoom, TagSink
+from media.sample import AlreadyPublishing, BadMedia, Ingest, NoRoom, TagSink
 
 log = structlog.get_logger()
 
@@ -35,6 +35,7 @@ ADDRESSES_MAX: Final = 10_000
 
 BAD_NAME: Final = "NetStream.Publish.BadName"
 DENIED: Final = "NetStream.Publish.Denied"
+FAILED: Final = "NetStream.Publish.Failed"
 
 _connections = Gauge("tallylight_rtmp_connections", "Open RTMP connections")
 _refusals = Counter("tallylight_rtmp_refused_total", "Publishers refused", ["reason"])
@@ -125,6 +126,9 @@ class _Connection:
                 await self._send()
                 if self._sink is not None:
                     await self._sink.drain()
+        except BadMedia as bad:
+            self._refuse("media", FAILED, str(bad))
+            await self._send()
         except TimeoutError:
             log.info("rtmp.silent", peer=self._peer, state=self._session.state)
         finally:

@@ -1,0 +1,272 @@
+"""A publisher's FLV tags become samples, from the first key frame on; and tags become the FLV that FFmpeg reads.
+
+The pipeline feeds `Demuxer` and gets `Began` (what the tracks are, also when they change) and then `Frame`s. Sans-IO; never raises for
+what a publisher sent: bad tags are dropped and counted, a codec we cannot carry is named in `refused`. Memory is bounded by the maxima.
+FLV: Adobe Flash Video File Format Specification 10.1, annex E; the FourCC forms: Enhanced RTMP v2.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from prometheus_client import Counter
+
+from media.codecs import CodecError, aac_track, avc_track
+from media.rtmp import amf0
+from media.rtmp.errors import RtmpError
+from media.sample import AudioTrack, Sample, Tag, TagType, VideoTrack
+
+AUDIO_WAIT_MS_MAX: Final = 1_000
+"""So long a broadcast waits, after its first key frame, to learn whether there is sound."""
+VIDEO_WAIT_MS_MAX: Final = 3_000
+"""Sound alone for so long is a broadcast without a picture."""
+HELD_TAGS_MAX: Final = 2_000
+HELD_BYTES_MAX: Final = 16 << 20
+AAC_FRAME: Final = 1024
+BANDWIDTH_UNKNOWN: Final = 2_500_000
+_TICKS_PER_MS: Final = 90
+_AVC, _AAC = 7, 10
+_KEY, _COMMAND = 1, 5
+
+_dropped = Counter("tallylight_flv_tags_dropped", "Tags nothing could be made of", ["why"])
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """What follows is made of these tracks. `headers`: the tags that tell FFmpeg so. `bandwidth` in bit/s, as the encoder says."""
+
+    video: VideoTrack | None
+    audio: AudioTrack | None
+    headers: tuple[Tag, ...]
+    bandwidth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One access unit, as a sample and as the tag it came in, both on the broadcast's clock."""
+
+    sample: Sample
+    tag: Tag
+
+
+@dataclass(frozen=True, slots=True)
+class _Config:
+    kind: TagType
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    key: bool
+    cts_ms: int
+    data: bytes
+
+
+class Unsupported(Exception):
+    """A codec that we do not carry; the message names it."""
+
+
+class Demuxer:
+    def __init__(self, *, offset_ms: int = 0) -> None:
+        """`offset_ms`: where the first key frame stands on the broadcast's clock."""
+        self.refused: str | None = None
+        self._offset_ms = offset_ms
+        self._zero_ms: int | None = None  # the tag time that stands at the offset
+        self._configs: dict[TagType, Tag] = {}
+        self._metadata: dict[str, Any] = {}
+        self._held: deque[Tag] = deque()
+        self._held_bytes = 0
+        self._changed = False
+        self._video: VideoTrack | None = None
+        self._audio: AudioTrack | None = None
+
+    def receive(self, tag: Tag) -> list[Began | Frame]:
+        if self.refused is not None:
+            return []
+        try:
+            return list(self._receive(tag))
+        except Unsupported as unsupported:
+            self.refused = str(unsupported)
+        except (CodecError, RtmpError, IndexError):
+            _dropped.labels("malformed").inc()
+        return []
+
+    def _receive(self, tag: Tag) -> Iterator[Began | Frame]:
+        if tag.type == TagType.SCRIPT:
+            self._script(tag)
+            return
+        found = _video(tag.data) if tag.type == TagType.VIDEO else _audio(tag.data)
+        match found:
+            case None:
+                return
+            case _Config():
+                self._configure(tag, found.data)
+            case _Data() if self._zero_ms is None:
+                self._hold(tag, found)
+                if self._may_begin(tag):
+                    yield from self._begin()
+            case _Data():
+                if self._changed:
+                    self._changed = False
+                    yield self._began()
+                frame = self._frame(tag, found)
+                if frame is not None:
+                    yield frame
+
+    def _script(self, tag: Tag) -> None:
+        values = amf0.read(tag.data)
+        if len(values) > 1 and values[0] == "onMetaData" and isinstance(values[1], dict):
+            self._metadata = values[1]
+
+    def _configure(self, tag: Tag, config: bytes) -> None:
+        before = self._configs.get(tag.type)
+        if before is not None and before.data == tag.data:
+            return
+        if tag.type == TagType.VIDEO:
+            self._video = avc_track(config, frame_rate=_number(self._metadata.get("framerate")))
+        else:
+            self._audio = aac_track(config)
+        self._configs[tag.type] = tag
+        self._changed = self._zero_ms is not None
+
+    # -- the beginning --------------------------------------------------------------------------------------------
+
+    def _hold(self, tag: Tag, found: _Data) -> None:
+        if tag.type == TagType.VIDEO and self._video is None:
+            _dropped.labels("before_its_configuration").inc()
+            return
+        if tag.type == TagType.AUDIO and self._audio is None:
+            return
+        if tag.type == TagType.VIDEO and not found.key and not self._has_key():
+            _dropped.labels("before_the_first_key_frame").inc()
+            return
+        self._held.append(tag)
+        self._held_bytes += len(tag.data)
+        if len(self._held) > HELD_TAGS_MAX and not self._has_key():
+            self._held_bytes -= len(self._held.popleft().data)
+
+    def _has_key(self) -> bool:
+        return any(tag.type == TagType.VIDEO for tag in self._held)
+
+    def _may_begin(self, tag: Tag) -> bool:
+        first = next((held for held in self._held if held.type == TagType.VIDEO), None)
+        if first is None:
+            no_video = self._video is None and bool(self._held)
+            return no_video and tag.timestamp_ms - self._held[0].timestamp_ms > VIDEO_WAIT_MS_MAX
+        if self._audio is not None or self._metadata.get("hasAudio") is False:
+            return True
+        silent = bool(self._metadata) and "audiocodecid" not in self._metadata
+        waited = tag.timestamp_ms - first.timestamp_ms > AUDIO_WAIT_MS_MAX
+        return silent or waited or self._held_bytes > HELD_BYTES_MAX or len(self._held) > HELD_TAGS_MAX
+
+    def _begin(self) -> Iterator[Began | Frame]:
+        first = next((held for held in self._held if held.type == TagType.VIDEO), self._held[0])
+        self._zero_ms = first.timestamp_ms
+        yield self._began()
+        while self._held:
+            held = self._held.popleft()
+            found = _video(held.data) if held.type == TagType.VIDEO else _audio(held.data)
+            if isinstance(found, _Data) and (frame := self._frame(held, found)) is not None:
+                yield frame
+        self._held_bytes = 0
+
+    def _began(self) -> Began:
+        headers = [self._configs[kind] for kind in (TagType.VIDEO, TagType.AUDIO) if kind in self._configs]
+        rate = _number(self._metadata.get("videodatarate")) + _number(self._metadata.get("audiodatarate"))
+        bandwidth = round(rate * 1000) if 0 < rate < 1_000_000 else BANDWIDTH_UNKNOWN
+        return Began(self._video, self._audio, tuple(replace(tag, timestamp_ms=0) for tag in headers), bandwidth)
+
+    # -- frames ---------------------------------------------------------------------------------------------------
+
+    def _frame(self, tag: Tag, found: _Data) -> Frame | None:
+        assert self._zero_ms is not None
+        at_ms = tag.timestamp_ms - self._zero_ms + self._offset_ms
+        if at_ms < self._offset_ms:
+            _dropped.labels("before_the_first_key_frame").inc()
+            return None
+        if tag.type == TagType.VIDEO:
+            if self._video is None:
+                return None
+            rate = self._video.frame_rate
+            duration = round(self._video.timescale / rate) if rate else 0
+            dts, cts = at_ms * _TICKS_PER_MS, found.cts_ms * _TICKS_PER_MS
+            sample = Sample("video", dts, cts, duration, found.key, found.data)
+        else:
+            if self._audio is None:
+                return None
+            dts = round(at_ms * self._audio.sample_rate / 1000)
+            sample = Sample("audio", dts, 0, AAC_FRAME, True, found.data)
+        return Frame(sample, replace(tag, timestamp_ms=at_ms))
+
+
+def _video(body: bytes) -> _Config | _Data | None:
+    first = body[0]
+    if first & 0x80:
+        return _extended_video(body)
+    if first >> 4 == _COMMAND:
+        return None
+    if first & 15 != _AVC:
+        raise Unsupported(f"video of FLV codec {first & 15}; H.264 is what this server takes")
+    if body[1] == 0:
+        return _Config(TagType.VIDEO, body[5:])
+    if body[1] != 1 or len(body) < 6:
+        return None
+    return _Data(first >> 4 == _KEY, _signed24(body[2:5]), body[5:])
+
+
+def _extended_video(body: bytes) -> _Config | _Data | None:
+    packet, fourcc = body[0] & 15, body[1:5]
+    key = body[0] >> 4 & 7 == _KEY
+    if packet in (2, 4, 6, 7):  # sequence end, metadata, multitrack, modifiers
+        return None
+    if fourcc != b"avc1":
+        raise Unsupported(f"video {fourcc.decode('latin-1')!r}; H.264 is what this server takes")
+    match packet:
+        case 0:
+            return _Config(TagType.VIDEO, body[5:])
+        case 1 if len(body) > 8:
+            return _Data(key, _signed24(body[5:8]), body[8:])
+        case 3 if len(body) > 5:
+            return _Data(key, 0, body[5:])
+        case _:
+            return None
+
+
+def _audio(body: bytes) -> _Config | _Data | None:
+    codec = body[0] >> 4
+    if codec == 9:  # Enhanced RTMP
+        packet, fourcc = body[0] & 15, body[1:5]
+        if packet not in (0, 1):
+            return None
+        if fourcc != b"mp4a":
+            raise Unsupported(f"audio {fourcc.decode('latin-1')!r}; AAC is what this server takes")
+        return _Config(TagType.AUDIO, body[5:]) if packet == 0 else _Data(True, 0, body[5:])
+    if codec != _AAC:
+        raise Unsupported(f"audio of FLV codec {codec}; AAC is what this server takes")
+    if body[1] == 0:
+        return _Config(TagType.AUDIO, body[2:])
+    return _Data(True, 0, body[2:]) if len(body) > 2 else None
+
+
+def _signed24(data: bytes) -> int:
+    return int.from_bytes(data, signed=True)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and value == value else 0.0
+
+
+# -- FLV as FFmpeg reads it --------------------------------------------------------------------------------------------
+
+
+def file_header(*, video: bool, audio: bool) -> bytes:
+    """E.2, and the first back pointer."""
+    return b"FLV\x01" + bytes([4 * audio | video]) + b"\x00\x00\x00\x09" + b"\x00\x00\x00\x00"
+
+
+def tag_bytes(tag: Tag) -> bytes:
+    """E.4.1: one tag and its back pointer. The timestamp is cut to the 32 bits there are."""
+    at = tag.timestamp_ms & 0xFFFF_FFFF
+    head = bytes([tag.type]) + len(tag.data).to_bytes(3) + (at & 0xFF_FFFF).to_bytes(3) + bytes([at >> 24]) + b"\0\0\0"
+    return head + tag.data + (len(tag.data) + 11).to_bytes(4)

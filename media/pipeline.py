@@ -1,0 +1,323 @@
+"""A broadcast from its first tag to its last: demuxed, packaged, transcoded, kept, its facts told. The RTMP server hands publishers over.
+
+`Broadcasts` is the node's `Ingest`. A publisher whose connection breaks may come back within `RESUME_S_MAX` and goes on in the same
+broadcast. Never waits for the event plane; what happens to one broadcast never reaches another.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Literal
+from uuid import UUID
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from media.archive import Archive, Recorder, fact_id
+from media.flv import Began, Demuxer, Frame
+from media.hls.live import LiveBroadcast, LiveRegistry
+from media.ladder import rungs_for
+from media.port import Ended, Fact, Grant, Interrupted, RenditionAdded, Resumed, SegmentsArchived, Started
+from media.sample import AlreadyPublishing, BadMedia, NoRoom, Rendition, SampleSink, Tag, TagSink
+from media.transcoder import Transcoder
+
+log = structlog.get_logger()
+
+SOURCE: Final = "source"
+RESUME_S_MAX: Final = 20.0
+FACTS_WAITING_MAX: Final = 10_000
+STOP_S_MAX: Final = 30.0
+
+_broadcasts = Gauge("tallylight_broadcasts", "Broadcasts that are live or may come back")
+_ended = Counter("tallylight_broadcasts_ended_total", "Broadcasts that ended", ["reason"])
+
+Reason = Literal["unpublished", "disconnected"]
+
+
+class Reporter:
+    """Facts from code that cannot wait, put in the spool in order. Facts of segments are refused when too many wait."""
+
+    def __init__(self, put: Callable[[Fact], Awaitable[bool]]) -> None:
+        self._put = put
+        self._facts: asyncio.Queue[Fact] = (
+            asyncio.Queue()
+        )  # bounded by FACTS_WAITING_MAX and the node's number of broadcasts
+        self._task = asyncio.create_task(self._work())
+
+    def report(self, fact: Fact) -> bool:
+        if isinstance(fact, SegmentsArchived) and self._facts.qsize() >= FACTS_WAITING_MAX:
+            return False
+        self._facts.put_nowait(fact)
+        return True
+
+    async def close(self) -> None:
+        """Everything reported is in the spool, or could not be."""
+        await self._facts.join()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _work(self) -> None:
+        while True:
+            fact = await self._facts.get()
+            if not await self._put(fact):
+                log.error("fact_lost", kind=fact.kind, broadcast=fact.broadcast_id)
+            self._facts.task_done()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What every broadcast of this process shares."""
+
+    registry: LiveRegistry
+    archive: Archive
+    reporter: Reporter
+    name: str
+    binary: Path
+    top_height: int
+    now: Callable[[], datetime]
+    new_id: Callable[[], UUID]
+
+
+class Broadcasts:
+    def __init__(self, node: Node, *, most: int, resume_s: float = RESUME_S_MAX) -> None:
+        self._node = node
+        self._most = most
+        self._resume_s = resume_s
+        self._by_channel: dict[str, _Broadcast] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def open(self, grant: Grant, *, encoder: str, peer: str) -> TagSink:
+        """Begin, or resume, the channel's broadcast. Raises `AlreadyPublishing` or `NoRoom`."""
+        broadcast = self._by_channel.get(grant.channel_id)
+        if broadcast is None:
+            if len(self._by_channel) >= self._most:
+                raise NoRoom
+            broadcast = self._by_channel[grant.channel_id] = _Broadcast(self._node, grant, encoder)
+            _broadcasts.set(len(self._by_channel))
+        elif broadcast.publisher is not None:
+            raise AlreadyPublishing
+        return broadcast.take(_Publisher(self, broadcast))
+
+    def is_live(self, broadcast_id: str) -> bool:
+        return any(broadcast.id == broadcast_id for broadcast in self._by_channel.values())
+
+    async def left(self, broadcast: "_Broadcast", reason: Reason) -> None:
+        """The publisher is gone; a broken connection may come back."""
+        if reason == "disconnected" and broadcast.began and self._resume_s > 0:
+            broadcast.interrupt()
+            loop = asyncio.get_running_loop()
+            broadcast.timer = loop.call_later(self._resume_s, self._give_up, broadcast)
+        else:
+            await asyncio.shield(self._end(broadcast, reason))
+
+    def _give_up(self, broadcast: "_Broadcast") -> None:
+        self._end(broadcast, "disconnected")
+
+    def _end(self, broadcast: "_Broadcast", reason: Reason) -> asyncio.Task[None]:
+        if self._by_channel.get(broadcast.grant.channel_id) is broadcast:
+            del self._by_channel[broadcast.grant.channel_id]
+        _broadcasts.set(len(self._by_channel))
+        task = asyncio.create_task(broadcast.end(reason))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        return task
+
+    async def close(self) -> None:
+        """End what is on, and see the recordings closed."""
+        for broadcast in list(self._by_channel.values()):
+            broadcast.keep_from_resuming()
+            self._end(broadcast, "disconnected")
+        if self._ending:
+            await asyncio.wait(set(self._ending), timeout=STOP_S_MAX)
+
+
+class _Publisher:
+    """One connection's `TagSink`."""
+
+    def __init__(self, broadcasts: Broadcasts, broadcast: "_Broadcast") -> None:
+        self._broadcasts = broadcasts
+        self._broadcast = broadcast
+        self._demuxer = Demuxer(offset_ms=broadcast.elapsed_ms())
+
+    def tag(self, tag: Tag) -> None:
+        if self._broadcast.publisher is not self:
+            return
+        for found in self._demuxer.receive(tag):
+            match found:
+                case Began():
+                    self._broadcast.begin(found)
+                case Frame():
+                    self._broadcast.frame(found)
+
+    async def drain(self) -> None:
+        # Nothing to wait for: the packager is done when `tag` returns, and FFmpeg is never waited for.
+        if self._demuxer.refused is not None:
+            raise BadMedia(f"This server cannot take {self._demuxer.refused}.")
+
+    async def close(self, reason: Reason) -> None:
+        if self._broadcast.publisher is self:
+            self._broadcast.publisher = None
+            await self._broadcasts.left(self._broadcast, reason)
+
+
+class _Broadcast:
+    def __init__(self, node: Node, grant: Grant, encoder: str) -> None:
+        self.id = str(node.new_id())
+        self.grant = grant
+        self.publisher: _Publisher | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self._node = node
+        self._encoder = encoder
+        self._live: LiveBroadcast | None = None
+        self._recorder: Recorder | None = None
+        self._source: SampleSink | None = None
+        self._transcoder: Transcoder | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self._told: set[str] = set()
+        self._newest_ms = 0
+        self._log = log.bind(broadcast=self.id, channel=grant.channel)
+
+    @property
+    def began(self) -> bool:
+        return self._live is not None
+
+    def elapsed_ms(self) -> int:
+        """The broadcast's clock now, past all it has seen; 0 before it began."""
+        if self._live is None:
+            return 0
+        passed_s = (self._node.now() - self._live.started_at).total_seconds()
+        return max(round(passed_s * 1000), self._newest_ms + 1)
+
+    def take(self, publisher: _Publisher) -> _Publisher:
+        self.keep_from_resuming()
+        self.publisher = publisher
+        return publisher
+
+    def keep_from_resuming(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    def begin(self, began: Began) -> None:
+        """Media is there, or its tracks have changed, or a publisher came back."""
+        live = self._live or self._start()
+        if self._source is None and self._told:
+            self._report(Resumed, "resumed")
+        self._stop_media()
+        source = Rendition(SOURCE, began.bandwidth, began.video, began.audio)
+        self._source = live.add(source)
+        self._added(source)
+        rungs = rungs_for(began.video, top_height=self._node.top_height)
+        if rungs:
+            self._transcoder = Transcoder(began, rungs, live, binary=self._node.binary, added=self._added, name=self.id)
+        self._log.info(
+            "broadcast.media", codecs=source.codecs, rungs=[rung.name for rung in rungs], encoder=self._encoder
+        )
+
+    def frame(self, frame: Frame) -> None:
+        self._newest_ms = max(self._newest_ms, frame.tag.timestamp_ms)
+        if self._source is not None:
+            self._source.push(frame.sample)
+        if self._transcoder is not None:
+            self._transcoder.tag(frame.tag, key=frame.sample.key)
+
+    def interrupt(self) -> None:
+        self._report(Interrupted, "interrupted")
+        self._stop_media()
+
+    async def end(self, reason: Reason) -> None:
+        self.publisher = None
+        self._stop_media()
+        if self._closing:
+            await asyncio.wait(set(self._closing))
+        if self._live is None or self._recorder is None:
+            return
+        self._node.registry.close(self._live)
+        ended_at = self._node.now()
+        self._node.reporter.report(
+            Ended(
+                fact_id=fact_id(self.id, "ended"),
+                broadcast_id=self.id,
+                channel_id=self.grant.channel_id,
+                at=ended_at,
+                reason=reason,
+            )
+        )
+        _ended.labels(reason).inc()
+        self._log.info("broadcast.ended", reason=reason)
+        await self._recorder.close(ended_at)
+
+    def _start(self) -> LiveBroadcast:
+        started_at = self._node.now()
+        self._recorder = Recorder(
+            self._node.archive,
+            broadcast_id=self.id,
+            channel_id=self.grant.channel_id,
+            started_at=started_at,
+            report=self._node.reporter.report,
+        )
+        self._live = self._node.registry.open(
+            channel=self.grant.channel,
+            channel_id=self.grant.channel_id,
+            broadcast_id=self.id,
+            started_at=started_at,
+            keep=self._recorder,
+        )
+        self._node.reporter.report(
+            Started(
+                fact_id=fact_id(self.id, "started"),
+                broadcast_id=self.id,
+                channel_id=self.grant.channel_id,
+                at=started_at,
+                title=self.grant.title,
+                category=self.grant.category,
+                node=self._node.name,
+                encoder=self._encoder,
+            )
+        )
+        return self._live
+
+    def _stop_media(self) -> None:
+        """What was fed comes out, in the background; the source's open segment ends now."""
+        if self._transcoder is not None:
+            task = asyncio.create_task(self._transcoder.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+            self._transcoder = None
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+
+    def _added(self, rendition: Rendition) -> None:
+        """Told once a name, however often it begins again."""
+        if rendition.name in self._told:
+            return
+        self._told.add(rendition.name)
+        video = rendition.video
+        self._node.reporter.report(
+            RenditionAdded(
+                fact_id=fact_id(self.id, f"rendition:{rendition.name}"),
+                broadcast_id=self.id,
+                channel_id=self.grant.channel_id,
+                at=self._node.now(),
+                name=rendition.name,
+                codecs=rendition.codecs,
+                width=video.width if video else 0,
+                height=video.height if video else 0,
+                frame_rate=video.frame_rate if video else 0.0,
+                bandwidth=rendition.bandwidth,
+            )
+        )
+
+    def _report(self, kind: type[Interrupted] | type[Resumed], what: str) -> None:
+        at = self._node.now()
+        self._node.reporter.report(
+            kind(
+                fact_id=fact_id(self.id, f"{what}:{at.isoformat()}"),
+                broadcast_id=self.id,
+                channel_id=self.grant.channel_id,
+                at=at,
+            )
+        )
