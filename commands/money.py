@@ -1,7 +1,8 @@
 """Subscriptions and their payments: asked for once, charged once, and written together with what they buy.
 
 A payment's id is made of the subscription's stream and of how often that changed, so two who subscribe at once share one payment, and the
-provider charges once under it. The capture and the start stand in one commit. Where the provider's answer was lost, `reconcile` asks again.
+provider charges once under it. The capture and the start stand in one commit. A payment stands in the index `payments_open` from its
+request to its outcome; where the provider's answer was lost or nobody lived to hear it, `reconcile` asks what became of it.
 """
 
 from dataclasses import dataclass
@@ -11,15 +12,20 @@ from uuid import UUID, uuid5
 
 from commands.authorise import FORBIDDEN, role_in
 from commands.context import Call, Charged, Context, Declined, Done, Unsettled
-from commands.transact import ATTEMPTS_MAX, CONFLICT, append, load, transact
-from domain import payment, subscription
+from commands.transact import CONFLICT, append, load, transact
+from domain import account, payment, subscription
 from domain.payment import PaymentCaptured, PaymentFailed, PaymentRequested
 from domain.shared import Refusal
 from domain.subscription import PERIOD_DAYS, Subscription, SubscriptionStarted
-from eventstore.port import StreamWrite, WrongVersion
+from eventstore.port import IndexWrite, StreamWrite, WrongVersion
 
 _PAYMENTS: Final = UUID("c0e7b9f4-2f7d-5c36-9a57-6a55ad3f8a10")
 _STEPS: Final = UUID("5a8f3f7e-64bb-5d35-8f0e-6f9cbb1a7d21")
+TAIL: Final = 5
+DECLINES_MAX: Final = 100
+"""Payments tried for one subscription: who tests stolen cards meets an end."""
+NEVER_CHARGED: Final = "never_charged"
+"""The failure of a payment that was asked for and never reached its provider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ async def subscribe(context: Context, call: Call, command: Subscribe) -> Done | 
     price = subscription.price_of(state, tier=command.tier, currency=command.currency, owner=owner)
     if isinstance(price, Refusal):
         return await _bought(context, call, stream) or price
-    for attempt in range(ATTEMPTS_MAX):
+    for attempt in range(DECLINES_MAX):
         payment_id = str(uuid5(_PAYMENTS, f"{stream}:{state.attempts}:{attempt}"))
         request = PaymentRequested(
             payment_id=payment_id,
@@ -59,18 +65,29 @@ async def subscribe(context: Context, call: Call, command: Subscribe) -> Done | 
             provider=context.provider.name,
         )
         asked = await _ask(context, call, request)
-        # One that was declined before was another try: the next has an id of its own.
-        if isinstance(asked, PaymentRequested):
-            return await _settle(context, call, asked, method=command.method, username=actor.username)
-    return CONFLICT
+        if isinstance(asked, Refusal):
+            return asked
+        # One that failed before was another try: the next has an id of its own.
+        if asked is not None:
+            charge = await context.provider.charge(asked.payment_id, asked.amount, command.method)
+            return await _record(context, call, asked, charge, actor.username)
+    return Refusal("too_many_attempts", "Too many payments for this subscription were declined.")
 
 
 async def _bought(context: Context, call: Call, stream: str) -> Done | None:
     """What this very command had bought before, so that sending it again answers the same."""
-    for recorded in reversed(await context.store.read_stream_tail(stream, limit=5)):
+    for recorded in reversed(await context.store.read_stream_tail(stream, limit=TAIL)):
         event = recorded.event
         if isinstance(event, SubscriptionStarted) and recorded.correlation_id == call.command_id:
             return Done(_receipt(event))
+    return None
+
+
+async def _started(context: Context, stream: str, payment_id: str) -> SubscriptionStarted | None:
+    """What a payment bought, as it stands in the log."""
+    for recorded in reversed(await context.store.read_stream_tail(stream, limit=TAIL)):
+        if isinstance(recorded.event, SubscriptionStarted) and recorded.event.payment_id == payment_id:
+            return recorded.event
     return None
 
 
@@ -83,19 +100,40 @@ def _receipt(started: SubscriptionStarted) -> dict[str, Any]:
     }
 
 
-async def _ask(context: Context, call: Call, request: PaymentRequested) -> PaymentRequested | None:
-    """The payment as whoever asked first asked for it; None where it had failed."""
+async def _ask(context: Context, call: Call, request: PaymentRequested) -> PaymentRequested | Refusal | None:
+    """The payment as whoever asked first asked for it; None where it had failed, and why where this very command had asked."""
     stream = payment.stream(request.payment_id)
-    step = Call(uuid5(_STEPS, f"{request.payment_id}:request"), call.actor, call.correlation_id)
-    await append(context, step, [StreamWrite(stream, request.channel_id, [request], 0)])
-    state, _ = await load(context, stream, payment.Payment(), payment.evolve)
-    return None if state.failure is not None else state.request
+    step = Call(uuid5(_STEPS, f"{request.payment_id}:request"), call.actor, call.command_id)
+    open_row = {
+        "channel_id": request.channel_id,
+        "account_id": request.account_id,
+        "requested_at": context.clock(),
+    }
+    await append(
+        context,
+        step,
+        [StreamWrite(stream, request.channel_id, [request], 0)],
+        [IndexWrite("payments_open", {"payment_id": request.payment_id}, open_row)],
+    )
+    first, *_ = recorded = await context.store.read_stream(stream)
+    state = payment.Payment()
+    for one in recorded:
+        state = payment.evolve(state, one.event)
+    if state.failure is None:
+        return state.request
+    # Declined is an answer, given again to who asks again; never charged is none, and is made up for.
+    again = first.correlation_id == call.command_id and state.failure != NEVER_CHARGED
+    return _declined(state.failure) if again else None
 
 
-async def _settle(
-    context: Context, call: Call, request: PaymentRequested, *, method: str, username: str
+async def _record(
+    context: Context,
+    call: Call,
+    request: PaymentRequested,
+    charge: Charged | Declined | Unsettled,
+    username: str,
 ) -> Done | Refusal:
-    charge = await context.provider.charge(request.payment_id, request.amount, method)
+    """What the provider says, as facts."""
     match charge:
         case Unsettled(detail=detail):
             return Refusal("payment_unsettled", f"The payment provider has not answered yet: {detail}", retryable=True)
@@ -103,11 +141,14 @@ async def _settle(
             failed = PaymentFailed(
                 payment_id=request.payment_id, channel_id=request.channel_id, account_id=request.account_id, code=code
             )
-            step = Call(uuid5(_STEPS, f"{request.payment_id}:failed"), call.actor, call.correlation_id)
-            await append(
-                context, step, [StreamWrite(payment.stream(request.payment_id), request.channel_id, [failed], 1)]
+            step = Call(uuid5(_STEPS, f"{request.payment_id}:failed"), call.actor, call.command_id)
+            outcome = await append(
+                context,
+                step,
+                [StreamWrite(payment.stream(request.payment_id), request.channel_id, [failed], 1)],
+                [_closed(request)],
             )
-            return Refusal("payment_declined", f"The payment was declined: {code}.")
+            return CONFLICT if isinstance(outcome, WrongVersion) else _declined(code)
         case Charged():
             return await _start(context, call, request, charge, username)
 
@@ -142,7 +183,6 @@ async def _start(
         started_at=now,
         expires_at=now + timedelta(days=PERIOD_DAYS),
     )
-    value = _receipt(started)
     step = Call(uuid5(_STEPS, f"{request.payment_id}:captured"), call.actor, call.command_id)
     _, version = await load(context, stream, Subscription(), subscription.evolve)
     outcome = await append(
@@ -152,11 +192,21 @@ async def _start(
             StreamWrite(payment.stream(request.payment_id), request.channel_id, [captured], 1),
             StreamWrite(stream, request.channel_id, [started], version),
         ],
+        [_closed(request)],
     )
-    if isinstance(outcome, WrongVersion):
-        state, _ = await load(context, stream, Subscription(), subscription.evolve)
-        return Done(value) if state.subscription_id == started.subscription_id else CONFLICT
-    return Done(value, outcome.placed)
+    # Of several who write the same start the log keeps one: its times are the ones to tell.
+    kept = await _started(context, stream, request.payment_id)
+    if kept is None:
+        return CONFLICT
+    return Done(_receipt(kept), () if isinstance(outcome, WrongVersion) else outcome.placed)
+
+
+def _closed(request: PaymentRequested) -> IndexWrite:
+    return IndexWrite("payments_open", {"payment_id": request.payment_id}, None)
+
+
+def _declined(code: str) -> Refusal:
+    return Refusal("payment_declined", f"The payment was declined: {code}.")
 
 
 async def cancel_subscription(context: Context, call: Call, command: CancelSubscription) -> Done | Refusal:
@@ -174,10 +224,24 @@ async def cancel_subscription(context: Context, call: Call, command: CancelSubsc
     )
 
 
-async def reconcile(context: Context, request: PaymentRequested, *, username: str, method: str) -> Done | Refusal:
-    """Finish a payment whose answer was lost, under the same id. Called by who finds a request without an outcome."""
-    state, _ = await load(context, payment.stream(request.payment_id), payment.Payment(), payment.evolve)
-    if state.captured or state.failure is not None:
+async def reconcile(context: Context, payment_id: str) -> Done | Refusal:
+    """Finish a payment that nobody waits for any more: captured with what it buys, failed, or still unsettled.
+
+    Harmless whenever and however often it is called: the provider's answer is final and its recording is one command.
+    """
+    recorded = await context.store.read_stream(payment.stream(payment_id))
+    state = payment.Payment()
+    for one in recorded:
+        state = payment.evolve(state, one.event)
+    request = state.request
+    if request is None:
+        return Refusal("payment_not_found", "There is no such payment.")
+    if state.captured:
         return Done()
-    call = Call(uuid5(_STEPS, f"{request.payment_id}:reconcile"))
-    return await _settle(context, call, request, method=method, username=username)
+    if state.failure is not None:
+        return _declined(state.failure)
+    # As the command that asked for it, so that sending that again finds what it bought.
+    call = Call(recorded[0].correlation_id or uuid5(_STEPS, f"{payment_id}:reconcile"))
+    buyer = (await context.store.read_stream(account.stream(request.account_id), limit=1))[0].event
+    charge = await context.provider.settle(payment_id)
+    return await _record(context, call, request, charge, buyer.username)

@@ -27,6 +27,7 @@ TABLES: Final[Mapping[str, IndexTable]] = {
         ("channel_id",), ("slow_s", "followers_only_min", "subscribers_only", "emote_only", "unique")
     ),
     "names": IndexTable(("name", "use"), ("account_id", "subject_id")),
+    "payments_open": IndexTable(("payment_id",), ("channel_id", "account_id", "requested_at")),
 }
 
 

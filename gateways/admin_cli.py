@@ -28,6 +28,9 @@ class _NoProvider:
     async def charge(self, payment_id: str, amount: Money, method: str) -> Charged | Declined | Unsettled:
         raise NotImplementedError
 
+    async def settle(self, payment_id: str) -> Charged | Declined | Unsettled:
+        raise NotImplementedError
+
 
 async def create(username: str, password: str | None) -> int:
     """Register the account unless it is there, and make it an administrator. The exit code: 1 when that is refused."""

@@ -6,18 +6,25 @@ Run by `gateways.roles`. Answers the front's /healthz and /readyz for the whole 
 import asyncio
 from typing import Any, Final
 
+import asyncpg
 import httpx
+import structlog
 
+from eventstore.writer import FAULTS_OF_CONNECTION
 from gateways import bootstrap
-from gateways.auth import Attempts, Passwords, Tokens
+from gateways.auth import Attempts, Passwords, Sessions, Tokens
 from gateways.health import Readiness
 from gateways.http.app import build
 from gateways.http.base import Api
+from gateways.payments.reconcile import Reconciler
 from gateways.payments.sandbox_client import SandboxProvider
 from gateways.serving import serve
 from gateways.settings import ApiSettings
 
+log = structlog.get_logger()
+
 ASK_S_MAX: Final = 2.0
+FORGET_EVERY_S: Final = 600.0
 VITAL: Final = frozenset({"media"})
 """Beside ourselves: what must answer for the platform to be alive."""
 LOGINS_MAX, LOGINS_S = 20, 300.0
@@ -32,8 +39,9 @@ async def run_api(settings: ApiSettings, readiness: Readiness) -> None:
         httpx.AsyncClient(timeout=ASK_S_MAX) as asking,
     ):
         provider = SandboxProvider(sandbox, settings.sandbox_secret.get_secret_value())
+        context = bootstrap.context(opened, provider)
         api = Api(
-            context=bootstrap.context(opened, provider),
+            context=context,
             read_models=opened.read_models,
             sessions=opened.sessions,
             passwords=Passwords(),
@@ -64,7 +72,26 @@ async def run_api(settings: ApiSettings, readiness: Readiness) -> None:
 
         readiness.check("store", store_answers)
         app = build(api, alive=lambda: of_all("/healthz"), ready=lambda: of_all("/readyz"))
-        await serve(app, settings.host, settings.api_port, readiness)
+        async with asyncio.TaskGroup() as beside:
+            tasks = [
+                beside.create_task(Reconciler(opened.pool, context).run()),
+                beside.create_task(_forget(opened.sessions)),
+            ]
+            try:
+                await serve(app, settings.host, settings.api_port, readiness)
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+
+async def _forget(sessions: Sessions) -> None:
+    """Sessions and tickets that ran out: nobody asks for them again."""
+    while True:
+        try:
+            await sessions.forget_expired()
+        except (asyncpg.PostgresError, *FAULTS_OF_CONNECTION) as away:
+            log.warning("sessions.forget", problem=repr(away)[:200])
+        await asyncio.sleep(FORGET_EVERY_S)
 
 
 async def _ask(client: httpx.AsyncClient, url: str) -> str:

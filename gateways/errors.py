@@ -63,6 +63,7 @@ STATUS: Final[Mapping[str, int]] = {
     "tier_unknown": 422,
     "currency_unknown": 422,
     "subscription_not_found": 404,
+    "payment_not_found": 404,
     "payment_unsettled": 503,
 }
 _TITLES: Final[Mapping[int, str]] = {

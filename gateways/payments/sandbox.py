@@ -17,10 +17,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from commands.money import NEVER_CHARGED
+
 FEE_BP: Final = 290
 FEE_FIXED_MINOR: Final = 30
 AMOUNT_MINOR_MAX: Final = 10_000_000
 BODY_BYTES_MAX: Final = 16 * 1024
+CLOSED: Final = ""
+"""Stands for the request of a key that was settled before any came."""
 
 Method = Literal["pm_ok", "pm_declined", "pm_insufficient_funds", "pm_answer_lost"]
 _DECLINES: Final = {"pm_declined": "card_declined", "pm_insufficient_funds": "insufficient_funds"}
@@ -65,7 +69,7 @@ class Charges:
         wanted = request.model_dump_json()
         row = self._db.execute("SELECT request, answer FROM charges WHERE key = ?", (key,)).fetchone()
         if row is not None:
-            return (ChargeAnswer.model_validate_json(row[1]) if row[0] == wanted else None), False
+            return (ChargeAnswer.model_validate_json(row[1]) if row[0] in (wanted, CLOSED) else None), False
         code = _DECLINES.get(request.method)
         fee = 0 if code else min(request.amount_minor, request.amount_minor * FEE_BP // 10_000 + FEE_FIXED_MINOR)
         answer = ChargeAnswer(
@@ -78,6 +82,21 @@ class Charges:
         )
         self._db.execute("INSERT INTO charges VALUES (?, ?, ?)", (key, wanted, answer.model_dump_json()))
         return answer, True
+
+    async def settle(self, key: str) -> ChargeAnswer:
+        """What became of this key; one never used is closed, so that a charge still on its way to us moves nothing."""
+        async with self._lock:
+            return await asyncio.to_thread(self._settle, key)
+
+    def _settle(self, key: str) -> ChargeAnswer:
+        row = self._db.execute("SELECT answer FROM charges WHERE key = ?", (key,)).fetchone()
+        if row is not None:
+            return ChargeAnswer.model_validate_json(row[0])
+        answer = ChargeAnswer(
+            id=f"ch_{uuid4().hex}", status="failed", code=NEVER_CHARGED, amount_minor=0, currency="XXX", fee_minor=0
+        )
+        self._db.execute("INSERT INTO charges VALUES (?, ?, ?)", (key, CLOSED, answer.model_dump_json()))
+        return answer
 
     async def count(self) -> int:
         """How many charges were captured, for audits and tests."""
@@ -111,6 +130,15 @@ def build(charges: Charges, secret: str) -> FastAPI:
         if new and body.method == "pm_answer_lost":
             return _error(500, "internal", "The answer is lost; the charge is not.")
         return answer
+
+    @app.post("/v1/charges/settle", response_model=None)
+    async def settle(
+        idempotency_key: Annotated[str, Header(min_length=1, max_length=128)],
+        authorization: Annotated[str, Header()] = "",
+    ) -> ChargeAnswer | JSONResponse:
+        if not hmac.compare_digest(authorization.encode(), f"Bearer {secret}".encode()):
+            return _error(401, "unauthenticated", "The API key is wrong.")
+        return await charges.settle(idempotency_key)
 
     @app.get("/v1/balance", response_model=None)
     async def balance(authorization: Annotated[str, Header()] = "") -> dict[str, int] | JSONResponse:

@@ -1,6 +1,6 @@
 """Our side of the sandbox provider: the `commands.context.Provider` port over its HTTP API."""
 
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
@@ -21,17 +21,20 @@ class SandboxProvider:
 
     async def charge(self, payment_id: str, amount: Money, method: str) -> Charged | Declined | Unsettled:
         outcome: Charged | Declined | Unsettled = Unsettled("not asked")
+        body = {"amount_minor": amount.amount_minor, "currency": amount.currency, "method": method}
         for _ in range(TRIES):
-            outcome = await self._ask(payment_id, amount, method)
+            outcome = await self._ask("/v1/charges", payment_id, body)
             if not isinstance(outcome, Unsettled):
                 return outcome
         return outcome
 
-    async def _ask(self, payment_id: str, amount: Money, method: str) -> Charged | Declined | Unsettled:
-        body = {"amount_minor": amount.amount_minor, "currency": amount.currency, "method": method}
+    async def settle(self, payment_id: str) -> Charged | Declined | Unsettled:
+        return await self._ask("/v1/charges/settle", payment_id, None)
+
+    async def _ask(self, path: str, payment_id: str, body: Any) -> Charged | Declined | Unsettled:
         try:
             response = await self._client.post(
-                "/v1/charges", json=body, headers=self._headers | {"Idempotency-Key": payment_id}, timeout=TIMEOUT_S
+                path, json=body, headers=self._headers | {"Idempotency-Key": payment_id}, timeout=TIMEOUT_S
             )
         except httpx.HTTPError as error:
             return Unsettled(repr(error))

@@ -20,7 +20,7 @@ from commands.channels import (
     RotateStreamKey,
     UnfollowChannel,
 )
-from commands.context import Call, Declined, Done, Unsettled
+from commands.context import Call, Charged, Declined, Done, Unsettled
 from commands.moderation import Ban, ClearChat, DeleteMessage, Unban
 from commands.money import CancelSubscription, Subscribe, reconcile
 from domain import broadcast, channel, chat, payment, subscription
@@ -263,11 +263,52 @@ async def test_a_lost_answer_is_asked_for_again_under_the_same_payment() -> None
         if isinstance(recorded.event, PaymentRequested) and recorded.event.account_id == eve.account_id
     ]
     (request,) = requests
+    assert await world.store.index_row("payments_open", {"payment_id": request.payment_id})
+    world.provider.charged[request.payment_id] = Charged("ch_lost", request.amount)
     for _ in range(2):
-        assert isinstance(await reconcile(world.context, request, username="eve", method="card_ok"), Done)
+        assert isinstance(await reconcile(world.context, request.payment_id), Done)
     assert len(world.provider.charged) == 2
-    assert len(await world.events(subscription.stream(channel_id, eve.account_id))) == 1
+    (started,) = await world.events(subscription.stream(channel_id, eve.account_id))
+    assert (started.username, started.tier) == ("eve", 2)
+    assert await world.store.index_row("payments_open", {"payment_id": request.payment_id}) is None
     assert done.value["payment_id"] != request.payment_id
+
+
+async def test_a_payment_that_never_reached_its_provider_fails_and_the_same_purchase_may_be_sent_again() -> None:
+    world = World()
+    channel_id, _ = await world.channel("ann")
+    bob = await world.account("bob")
+    world.provider.answers = [Unsettled("timeout")]
+    purchase = Call(uuid4(), bob)
+    refused = await world.do(Subscribe(channel_id, 1), call=purchase)
+    assert isinstance(refused, Refusal)
+    assert refused.retryable
+    (row,) = world.open_payments()
+    for _ in range(2):
+        settled = await reconcile(world.context, row)
+        assert isinstance(settled, Refusal)
+        assert settled.code == "payment_declined"
+    assert world.open_payments() == []
+    done = await world.do(Subscribe(channel_id, 1), call=purchase)
+    assert isinstance(done, Done)
+    assert list(world.provider.charged) == [done.value["payment_id"]] != [row]
+    unknown = await reconcile(world.context, "no-such-payment")
+    assert isinstance(unknown, Refusal)
+    assert unknown.code == "payment_not_found"
+
+
+async def test_a_declined_purchase_sent_again_is_declined_again_without_asking_the_provider() -> None:
+    world = World()
+    channel_id, _ = await world.channel("ann")
+    bob = await world.account("bob")
+    world.provider.answers = [Declined("card_declined")]
+    purchase = Call(uuid4(), bob)
+    for _ in range(2):
+        refused = await world.do(Subscribe(channel_id, 1), call=purchase)
+        assert isinstance(refused, Refusal)
+        assert refused.code == "payment_declined"
+    assert world.provider.charged == {}
+    assert world.open_payments() == []
 
 
 async def test_a_failed_payment_says_so_in_the_log() -> None:

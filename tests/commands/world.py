@@ -11,6 +11,7 @@ from commands.bus import handle
 from commands.channels import OpenChannel
 from commands.context import Actor, Call, Charged, Context, Declined, Done, Unsettled
 from domain.shared import Money, Refusal
+from eventstore.memory import MemoryStore
 from eventstore.port import EventStore
 from tests.stores import memory_store
 
@@ -29,6 +30,9 @@ class CountingProvider:
             return self.answers.pop(0)
         fee = Money(amount_minor=45, currency=amount.currency)
         return self.charged.setdefault(payment_id, Charged(f"ch_{len(self.charged)}", fee))
+
+    async def settle(self, payment_id: str) -> Charged | Declined | Unsettled:
+        return self.charged.get(payment_id) or Declined("never_charged")
 
 
 class World:
@@ -65,6 +69,11 @@ class World:
         owner = await self.account(name)
         done = await self.done(OpenChannel(name, title="first", category="Art"), owner)
         return done.value["channel_id"], owner
+
+    def open_payments(self) -> list[str]:
+        """Payments without an outcome, as the index of the store in memory has them."""
+        assert isinstance(self.store, MemoryStore)
+        return [payment_id for (payment_id,) in self.store._index["payments_open"]]
 
     async def events(self, stream: str) -> list[Any]:
         return [recorded.event for recorded in await self.store.read_stream(stream)]

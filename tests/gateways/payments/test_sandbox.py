@@ -88,3 +88,18 @@ async def test_a_malformed_charge_gets_a_typed_error(client: httpx.AsyncClient, 
 async def test_a_provider_that_is_away_is_unknown_not_declined() -> None:
     async with httpx.AsyncClient(base_url="http://127.0.0.1:1") as http:
         assert isinstance(await SandboxProvider(http, "secret").charge("p1", PRICE, "pm_ok"), Unsettled)
+
+
+async def test_what_became_of_a_charge_is_told_by_its_key_and_a_key_never_used_is_closed(
+    client: httpx.AsyncClient, charges: Charges
+) -> None:
+    provider = SandboxProvider(client, "secret")
+    charged = await provider.charge("p1", PRICE, "pm_ok")
+    declined = await provider.charge("p2", PRICE, "pm_declined")
+    assert await provider.settle("p1") == charged
+    assert await provider.settle("p2") == declined
+    for _ in range(2):
+        assert await provider.settle("p3") == Declined("never_charged")
+        assert await provider.charge("p3", PRICE, "pm_ok") == Declined("never_charged")
+    assert await charges.count() == 1
+    assert isinstance(await SandboxProvider(client, "guess").settle("p1"), Unsettled)
