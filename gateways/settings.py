@@ -130,6 +130,9 @@ class MediaSettings(Stored, Conveyed):
     ffmpeg: str = ""
     """A path; empty: the wheel's own."""
     node: str = "media-1"
+    broadcasts_max: Annotated[int, Field(ge=1, le=500)] = 20
+    rung_height_max: Annotated[int, Field(ge=0, le=4320)] = 480
+    """The highest rendition that is made beside the source; what a small machine can carry."""
 
 
 class RelaySettings(Stored, Conveyed):

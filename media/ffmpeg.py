@@ -27,10 +27,10 @@ def binary(path: str = "") -> Path:
 
 def command(binary_path: Path, source: VideoTrack, outputs: Sequence[tuple[Rung, int]], *, audio: bool) -> list[str]:
     """`outputs`: each rung and the file descriptor on which it comes out."""
+    # Not `nobuffer`: with it what FFmpeg looked at to know the streams, the first group of pictures, is lost.
     flv = ffmpeg.input(
         "pipe:0",
         f="flv",
-        fflags="nobuffer",
         flags="low_delay",
         probesize="32k",
         analyzeduration="0",

@@ -172,7 +172,10 @@ class Demuxer:
         self._held_bytes = 0
 
     def _began(self) -> Began:
-        headers = [self._configs[kind] for kind in (TagType.VIDEO, TagType.AUDIO) if kind in self._configs]
+        # Of its metadata FFmpeg gets the frame rate alone, so that it need not guess, each time differently.
+        rate_known = {"framerate": self._video.frame_rate} if self._video and self._video.frame_rate else {}
+        headers = [Tag(TagType.SCRIPT, 0, amf0.write("onMetaData", rate_known))]
+        headers += [self._configs[kind] for kind in (TagType.VIDEO, TagType.AUDIO) if kind in self._configs]
         rate = _number(self._metadata.get("videodatarate")) + _number(self._metadata.get("audiodatarate"))
         bandwidth = round(rate * 1000) if 0 < rate < 1_000_000 else BANDWIDTH_UNKNOWN
         return Began(self._video, self._audio, tuple(replace(tag, timestamp_ms=0) for tag in headers), bandwidth)

@@ -1,0 +1,133 @@
+"""The event plane as the media plane sees it: fills `media.port.EventPlane`. The role `media` opens it; nothing else calls it.
+
+Each fact becomes one event under the fact's own id as command id, so that a fact told twice is recorded once.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
+from itertools import groupby
+from typing import Final
+
+import structlog
+
+from domain import broadcast, channel, recording
+from domain.broadcast import (
+    BroadcastEnded,
+    BroadcastInterrupted,
+    BroadcastResumed,
+    BroadcastStarted,
+    RecordingPublished,
+)
+from domain.channel import Channel
+from domain.event import Event
+from domain.recording import SegmentObject, SegmentsRecorded
+from eventstore.errors import StoreUnavailable
+from eventstore.port import Append, EventStore, StreamWrite
+from media.port import (
+    Denied,
+    Ended,
+    Fact,
+    Grant,
+    Interrupted,
+    RecordingReady,
+    RenditionAdded,
+    Resumed,
+    SegmentsArchived,
+    Started,
+)
+
+log = structlog.get_logger()
+
+AUTHORISE_S_MAX: Final = 2.0
+KEY_CHARS_MAX: Final = 200
+PAGE: Final = 1000
+
+
+class StoreEventPlane:
+    def __init__(self, store: EventStore, seen: Callable[[str, str], None]) -> None:
+        """`seen(channel_id, viewer)` counts a viewer (`gateways.presence_sender`)."""
+        self._store = store
+        self._seen = seen
+
+    async def authorise(self, stream_key: str, *, peer: str) -> Grant | Denied:
+        if not 0 < len(stream_key) <= KEY_CHARS_MAX:
+            return Denied(reason="unknown")
+        try:
+            async with asyncio.timeout(AUTHORISE_S_MAX):
+                return await self._grant(sha256(stream_key.encode()).hexdigest())
+        except (StoreUnavailable, TimeoutError) as fault:
+            log.warning("authorise.unavailable", peer=peer, why=repr(fault))
+            return Denied(reason="unavailable")
+
+    async def _grant(self, key_hash: str) -> Grant | Denied:
+        row = await self._store.index_row("stream_keys", {"key_hash": key_hash})
+        if row is None:
+            return Denied(reason="unknown")
+        state, after = Channel(), 0
+        while events := await self._store.read_stream(channel.stream(row["channel_id"]), after=after, limit=PAGE):
+            for recorded in events:
+                state = channel.evolve(state, recorded.event)
+            after = events[-1].version
+        return Grant(channel_id=row["channel_id"], channel=row["channel"], title=state.title, category=state.category)
+
+    async def record(self, facts: Sequence[Fact]) -> None:
+        """In order for each broadcast; broadcasts side by side, so that the store's group commit has groups to commit."""
+        by_broadcast = groupby(sorted(facts, key=lambda fact: fact.broadcast_id), key=lambda fact: fact.broadcast_id)
+        async with asyncio.TaskGroup() as tasks:
+            for _, told in by_broadcast:
+                tasks.create_task(self._record(list(told)))
+
+    async def _record(self, facts: Iterable[Fact]) -> None:
+        for fact in facts:
+            stream, event = event_of(fact)
+            await self._store.append(Append(fact.fact_id, [StreamWrite(stream, fact.channel_id, [event])]))
+
+    def watching(self, channel_id: str, viewer: str) -> None:
+        self._seen(channel_id, viewer)
+
+
+def event_of(fact: Fact) -> tuple[str, Event]:
+    """A fact's stream and event."""
+    whose = {"broadcast_id": fact.broadcast_id, "channel_id": fact.channel_id}
+    event: Event
+    match fact:
+        case Started():
+            event = BroadcastStarted(
+                **whose,
+                title=fact.title,
+                category=fact.category,
+                started_at=fact.at,
+                node=fact.node,
+                encoder=fact.encoder,
+            )
+        case RenditionAdded():
+            event = broadcast.RenditionAdded(
+                **whose,
+                name=fact.name,
+                codecs=fact.codecs,
+                width=fact.width,
+                height=fact.height,
+                frame_rate=fact.frame_rate,
+                bandwidth=fact.bandwidth,
+            )
+        case Interrupted():
+            event = BroadcastInterrupted(**whose, interrupted_at=fact.at)
+        case Resumed():
+            event = BroadcastResumed(**whose, resumed_at=fact.at)
+        case Ended():
+            event = BroadcastEnded(**whose, ended_at=fact.at, reason=fact.reason)
+        case RecordingReady():
+            event = RecordingPublished(**whose, vod_url=fact.vod_url, duration_s=fact.duration_s)
+        case SegmentsArchived():
+            objects = tuple(SegmentObject.model_validate(made.model_dump()) for made in fact.objects)
+            recorded = SegmentsRecorded(
+                **whose,
+                number=fact.number,
+                program_date_time=fact.program_date_time,
+                offset_s=fact.offset_s,
+                duration_s=fact.duration_s,
+                objects=objects,
+            )
+            return recording.stream(fact.broadcast_id), recorded
+    return broadcast.stream(fact.broadcast_id), event
