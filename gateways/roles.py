@@ -16,7 +16,7 @@ from typing import Any, Final
 import structlog
 
 from gateways.health import HealthServer, Readiness
-from gateways.settings import ApiSettings, ProjectorSettings, RelaySettings, SandboxSettings, Settings
+from gateways.settings import ApiSettings, MediaSettings, ProjectorSettings, RelaySettings, SandboxSettings, Settings
 
 STOP_S_MAX: Final = 10.0
 
@@ -55,6 +55,12 @@ async def _api(settings: ApiSettings, readiness: Readiness) -> None:
     await run_api(settings, readiness)
 
 
+async def _media(settings: MediaSettings, readiness: Readiness) -> None:
+    from gateways.media_role import run_media
+
+    await run_media(settings, readiness)
+
+
 @dataclass(frozen=True, slots=True)
 class Role:
     settings: type[Settings]
@@ -63,6 +69,7 @@ class Role:
 
 ROLES: Final[Mapping[str, Role]] = {
     "api": Role(ApiSettings, _api),
+    "media": Role(MediaSettings, _media),
     "projector": Role(ProjectorSettings, _projector),
     "relay": Role(RelaySettings, _relay),
     "sandbox": Role(SandboxSettings, _sandbox),

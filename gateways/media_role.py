@@ -1,0 +1,90 @@
+"""The role `media`: RTMP in, LL-HLS out, recordings kept. It owns the broadcasts connected to it and plays on without the event plane.
+
+Run by `gateways.roles`. The only place where the media plane is wired to the event plane.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import structlog
+from starlette.applications import Starlette
+
+from gateways import bootstrap
+from gateways.health import Readiness
+from gateways.media_events import StoreEventPlane
+from gateways.presence_sender import PresenceSender
+from gateways.serving import serve
+from gateways.settings import MediaSettings
+from media import ffmpeg
+from media.archive import Archive
+from media.hls.live import LiveRegistry
+from media.origin import Origin
+from media.pipeline import Broadcasts, Node, Reporter
+from media.recovery import recover
+from media.rtmp.server import RtmpServer
+from media.spool import Spool
+from media.vod import Vod
+
+log = structlog.get_logger()
+
+DRAIN_S_MAX: Final = 5.0
+
+
+async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
+    async with bootstrap.services(settings) as opened:
+        presence = PresenceSender(settings.node, settings.bootstrap_servers)
+        plane = StoreEventPlane(opened.store, presence.seen)
+        archive = Archive.open(settings.archive_url or str(settings.data_dir / "archive"), node=settings.node)
+        # Node and start: no media address of this process was ever another's.
+        registry = LiveRegistry(epoch=f"{settings.node}-{time.time_ns() // 1_000_000:x}", clock=time.monotonic)
+        origin = Origin(registry, watching=plane.watching)
+        async with _spool(settings, plane) as spool:
+            reporter = Reporter(spool.put)
+            node = Node(
+                registry,
+                archive,
+                reporter,
+                name=settings.node,
+                binary=ffmpeg.binary(settings.ffmpeg),
+                top_height=settings.rung_height_max,
+                now=bootstrap.clock,
+                new_id=bootstrap.new_id,
+            )
+            broadcasts = Broadcasts(node, most=settings.broadcasts_max)
+            await recover(archive, spool.put, is_live=broadcasts.is_live, now=bootstrap.clock())
+            rtmp = RtmpServer(lambda key, peer: plane.authorise(key, peer=peer), broadcasts)
+            port = await rtmp.start(settings.rtmp_host, settings.rtmp_port)
+            log.info("rtmp.listens", port=port)
+            sending = asyncio.create_task(presence.run())
+            app = Starlette(routes=[*origin.routes(), *Vod(archive).routes()])
+            try:
+                await serve(app, settings.host, settings.media_port, readiness)
+            finally:
+                # What is on ends in order: encoders are told, recordings closed, facts told.
+                origin.close()
+                await rtmp.close()
+                await broadcasts.close()
+                await reporter.close()
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _spool(settings: MediaSettings, plane: StoreEventPlane) -> AsyncIterator[Spool]:
+    folder = settings.data_dir / "spool" / settings.node
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    spool = Spool(folder, plane.record)
+    await spool.start()
+    try:
+        yield spool
+        try:
+            async with asyncio.timeout(DRAIN_S_MAX):
+                await spool.drained()
+        except TimeoutError:
+            log.warning("spool.kept", why="the event plane is away; the next start tells what is left")
+    finally:
+        await spool.close()
