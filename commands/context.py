@@ -45,7 +45,7 @@ class Provider(Protocol):
 
     async def charge(self, payment_id: str, amount: Money, method: str) -> Charged | Declined | Unsettled: ...
 
-    async def settle(self, payment_id: str) -> Charged | Declined | Unsettled:
+    async def settle(self, payment_id: str, amount: Money) -> Charged | Declined | Unsettled:
         """What became of a payment. One that was never charged is declined now and for ever: a charge that comes later finds that."""
         ...
 

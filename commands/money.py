@@ -135,8 +135,12 @@ async def _record(
 ) -> Done | Refusal:
     """What the provider says, as facts."""
     match charge:
-        case Unsettled(detail=detail):
-            return Refusal("payment_unsettled", f"The payment provider has not answered yet: {detail}", retryable=True)
+        case Unsettled():
+            return Refusal(
+                "payment_unsettled",
+                "The payment provider has not answered yet. Try again; you will be charged once.",
+                retryable=True,
+            )
         case Declined(code=code):
             failed = PaymentFailed(
                 payment_id=request.payment_id, channel_id=request.channel_id, account_id=request.account_id, code=code
@@ -243,5 +247,5 @@ async def reconcile(context: Context, payment_id: str) -> Done | Refusal:
     # As the command that asked for it, so that sending that again finds what it bought.
     call = Call(recorded[0].correlation_id or uuid5(_STEPS, f"{payment_id}:reconcile"))
     buyer = (await context.store.read_stream(account.stream(request.account_id), limit=1))[0].event
-    charge = await context.provider.settle(payment_id)
+    charge = await context.provider.settle(payment_id, request.amount)
     return await _record(context, call, request, charge, buyer.username)

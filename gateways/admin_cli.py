@@ -28,7 +28,7 @@ class _NoProvider:
     async def charge(self, payment_id: str, amount: Money, method: str) -> Charged | Declined | Unsettled:
         raise NotImplementedError
 
-    async def settle(self, payment_id: str) -> Charged | Declined | Unsettled:
+    async def settle(self, payment_id: str, amount: Money) -> Charged | Declined | Unsettled:
         raise NotImplementedError
 
 

@@ -54,7 +54,7 @@ class NoProvider:
     async def charge(self, payment_id: str, amount: Money, method: str) -> Charged | Declined | Unsettled:
         return Unsettled("this role takes no money")
 
-    async def settle(self, payment_id: str) -> Charged | Declined | Unsettled:
+    async def settle(self, payment_id: str, amount: Money) -> Charged | Declined | Unsettled:
         return Unsettled("this role takes no money")
 
 

@@ -26,6 +26,7 @@ STATUS: Final[Mapping[str, int]] = {
     "not_found": 404,
     "method_not_allowed": 405,
     "body_too_large": 413,
+    "media_type_unsupported": 415,
     "invalid": 422,
     "too_many_attempts": 429,
     "internal": 500,
@@ -68,7 +69,7 @@ STATUS: Final[Mapping[str, int]] = {
 }
 _TITLES: Final[Mapping[int, str]] = {
     400: "Bad request", 401: "Not logged in", 402: "Payment declined", 403: "Not allowed", 404: "Not found",
-    405: "Method not allowed", 409: "Conflict", 413: "Too large", 422: "Invalid", 429: "Too many requests",
+    405: "Method not allowed", 409: "Conflict", 413: "Too large", 415: "Not JSON", 422: "Invalid", 429: "Too many requests",
     500: "Internal error", 503: "Away for a moment",
 }  # fmt: skip
 RETRY_S: Final = 1

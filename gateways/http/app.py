@@ -25,6 +25,7 @@ from gateways.web import pages
 log = structlog.get_logger()
 
 BODY_BYTES_MAX: Final = 64 * 1024
+LENGTH_DIGITS_MAX: Final = 12
 QUERY_BYTES_MAX: Final = 4096
 VALIDATION_ERRORS_SHOWN_MAX: Final = 20
 
@@ -79,9 +80,8 @@ class Limits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > BODY_BYTES_MAX or len(scope["query_string"]) > QUERY_BYTES_MAX:
-            await _too_large().response()(scope, receive, send)
+        if problem := _refused(scope):
+            await problem.response()(scope, receive, send)
             return
         got = 0
 
@@ -109,6 +109,21 @@ class Limits:
             await self._app(scope, bounded, sending)
 
 
+def _refused(scope: Scope) -> Problem | None:
+    """What the head of a request says against it already."""
+    headers = dict(scope["headers"])
+    length = headers.get(b"content-length", b"0")
+    if not length.isdigit():
+        return Problem("bad_request", "Content-Length is a number.")
+    if len(length) > LENGTH_DIGITS_MAX or int(length) > BODY_BYTES_MAX or len(scope["query_string"]) > QUERY_BYTES_MAX:
+        return _too_large()
+    has_body = int(length) > 0 or b"transfer-encoding" in headers
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if has_body and scope["path"].startswith("/api/") and kind != b"application/json":
+        return Problem("media_type_unsupported", "A body is JSON, with Content-Type: application/json.")
+    return None
+
+
 def _too_large() -> Problem:
     return Problem(
         "body_too_large", f"A request has at most {BODY_BYTES_MAX} bytes of body and {QUERY_BYTES_MAX} of query."
@@ -127,7 +142,7 @@ async def _problem(request: Request, fault: Exception) -> Response:
 async def _invalid(request: Request, fault: Exception) -> Response:
     assert isinstance(fault, RequestValidationError)
     found = [
-        {"where": ".".join(map(str, error["loc"])), "what": str(error["msg"])[:200]}
+        {"where": ".".join(map(str, error["loc"]))[:100], "what": str(error["msg"])[:200]}
         for error in fault.errors()[:VALIDATION_ERRORS_SHOWN_MAX]
     ]
     detail = "; ".join(f"{one['where']}: {one['what']}" for one in found[:3])
@@ -139,7 +154,10 @@ async def _http(request: Request, fault: Exception) -> Response:
     if fault.status_code == 404 and "text/html" in request.headers.get("Accept", ""):
         return pages.not_found()
     code = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}.get(fault.status_code, "bad_request")
-    return Problem(code, str(fault.detail)).response()
+    answer = Problem(code, str(fault.detail)).response()
+    if allowed := (fault.headers or {}).get("Allow"):
+        answer.headers["Allow"] = allowed
+    return answer
 
 
 async def _unavailable(request: Request, fault: Exception) -> Response:

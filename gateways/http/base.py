@@ -6,6 +6,7 @@ import binascii
 import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -29,6 +30,9 @@ POSITION_HEADER: Final = "Tallylight-Position"
 POSITIONS_MAX: Final = 8
 CURSOR_CHARS_MAX: Final = 400
 IDEMPOTENCY_KEY_CHARS_MAX: Final = 128
+TIME_MIN: Final = datetime(1970, 1, 1, tzinfo=UTC)
+TIME_MAX: Final = datetime(9000, 1, 1, tzinfo=UTC)
+"""Times outside of these are nobody's; their ends overflow what computes with them."""
 _CALLS: Final = UUID("4a7f4f2e-4f0b-5f1b-bb6b-6f5d2f0e9a31")
 
 
@@ -112,18 +116,22 @@ Whoever = Annotated[Actor | None, Depends(whoever)]
 Somebody = Annotated[Actor, Depends(somebody)]
 
 
-def command_id(
+async def command_id(
     request: Request,
     actor: Whoever,
     idempotency_key: Annotated[str | None, Header(max_length=IDEMPOTENCY_KEY_CHARS_MAX)] = None,
 ) -> UUID:
-    """The id of the command a request makes: the same for the same Idempotency-Key of the same person at the same address."""
+    """The id of the command a request makes: the same for the same Idempotency-Key of the same person, address and body.
+
+    The body counts, lest a key used twice make a second wish look granted, or one stranger's registration another's.
+    """
     if idempotency_key is None:
         return new_id()
     if not idempotency_key.isascii() or not idempotency_key.strip():
         raise Problem("idempotency_key_invalid", "An Idempotency-Key is 1 to 128 ASCII characters.")
     who = actor.account_id if actor else ""
-    return uuid5(_CALLS, f"{who}:{request.method}:{request.url.path}:{idempotency_key}")
+    body = sha256(await request.body()).hexdigest()
+    return uuid5(_CALLS, f"{who}:{request.method}:{request.url.path}:{idempotency_key}:{body}")
 
 
 CommandId = Annotated[UUID, Depends(command_id)]
@@ -187,19 +195,45 @@ def page(
     return {"items": shown, "next": following}
 
 
-def after(cursor: str | None, *kinds: type) -> list[Any] | None:
-    """A cursor's values; ISO times come as text. Raises a problem for what is no cursor of ours."""
+def after(cursor: str | None, *kinds: Callable[[Any], Any]) -> list[Any] | None:
+    """A cursor's values, each by its kind (`text`, `whole`, `small`, `moment`). Raises a problem for what is no cursor of ours."""
     if cursor is None:
         return None
     try:
         values = _transparent(cursor)
+        if not isinstance(values, list):
+            raise ValueError("no list")
+        return [kind(value) for kind, value in zip(kinds, values, strict=True)]
     except ValueError:
-        values = None
-    if not isinstance(values, list) or len(values) != len(kinds) or not all(map(isinstance, values, kinds)):
-        raise Problem("cursor_invalid", "A cursor is the `next` of an earlier answer, sent back as it was.")
-    if any(isinstance(value, int) and not -(2**62) < value < 2**62 for value in values):
-        raise Problem("cursor_invalid", "A cursor is the `next` of an earlier answer, sent back as it was.")
-    return values
+        raise Problem("cursor_invalid", "A cursor is the `next` of an earlier answer, sent back as it was.") from None
+
+
+def text(value: Any) -> str:
+    """Text that Postgres takes too."""
+    if not isinstance(value, str) or "\x00" in value:
+        raise ValueError("no text")
+    return value
+
+
+def whole(value: Any) -> int:
+    """A bigint of ours: a position or a count."""
+    if type(value) is not int or not 0 <= value < 2**62:
+        raise ValueError("no position")
+    return value
+
+
+def small(value: Any) -> int:
+    """An int of ours: a shard or a line."""
+    if type(value) is not int or not 0 <= value < 2**31:
+        raise ValueError("no small number")
+    return value
+
+
+def moment(value: Any) -> datetime:
+    at = datetime.fromisoformat(text(value))
+    if at.tzinfo is None or not TIME_MIN <= at <= TIME_MAX:
+        raise ValueError("no time of ours")
+    return at
 
 
 def _opaque(value: Any) -> str:

@@ -1,6 +1,5 @@
 """Channels, follows, stream keys, the live directory, categories, search and broadcasts."""
 
-from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any
 
@@ -27,9 +26,12 @@ from gateways.http.base import (
     Whoever,
     after,
     channel_id_of,
+    moment,
     page,
     perform,
     reading,
+    text,
+    whole,
 )
 
 routes = APIRouter(prefix="/api/v1", tags=["channels"])
@@ -68,7 +70,7 @@ _page = Depends(reading("channels", "follows", "subscriptions", "directory"))
 async def live(
     state: ApiState, limit: Limit, category: Category | None = None, cursor: Cursor = None
 ) -> dict[str, Any]:
-    before = after(cursor, int, str)
+    before = after(cursor, whole, text)
     rows = await state.read_models.live(category or None, (before[0], before[1]) if before else None, limit + 1)
     items = [
         {
@@ -152,9 +154,9 @@ async def search(
 
 @routes.get("/channels/{name}/broadcasts", dependencies=[Depends(reading("broadcasts"))])
 async def broadcasts(name: str, state: ApiState, limit: Limit, cursor: Cursor = None) -> dict[str, Any]:
-    before = after(cursor, str, str)
+    before = after(cursor, moment, text)
     channel_id = await channel_id_of(state, name)
-    rows = await state.read_models.broadcasts(channel_id, _since(before), limit + 1)
+    rows = await state.read_models.broadcasts(channel_id, (before[0], before[1]) if before else None, limit + 1)
     return page(rows, limit, lambda row: [row["started_at"].isoformat(), row["id"]])
 
 
@@ -172,15 +174,3 @@ async def delete_broadcast(
 ) -> None:
     """The recording is unpublished; the broadcast stays in the history."""
     await perform(state, response, Call(command_id, actor), DeleteRecording(broadcast_id.replace("\x00", "?")[:64]))
-
-
-def _since(values: list[Any] | None) -> tuple[datetime, str] | None:
-    if values is None:
-        return None
-    try:
-        at = datetime.fromisoformat(values[0])
-    except ValueError:
-        raise Problem("cursor_invalid", "A cursor is the `next` of an earlier answer, sent back as it was.") from None
-    if at.tzinfo is None:
-        raise Problem("cursor_invalid", "A cursor is the `next` of an earlier answer, sent back as it was.")
-    return at, values[1]

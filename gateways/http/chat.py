@@ -24,6 +24,7 @@ from gateways.http.base import (
     page,
     perform,
     reading,
+    whole,
 )
 
 routes = APIRouter(prefix="/api/v1", tags=["chat"])
@@ -149,6 +150,6 @@ async def moderation_log(
 
 
 def _position(cursor: str) -> int:
-    values = after(cursor, int)
+    values = after(cursor, whole)
     assert values is not None
     return int(values[0])

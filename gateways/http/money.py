@@ -1,15 +1,16 @@
 """Subscriptions for viewers, and the books for finance."""
 
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Response
-from pydantic import Field, StringConstraints
+from pydantic import AwareDatetime, Field, StringConstraints
 
 from commands.context import Actor, Call
 from commands.money import CancelSubscription, Subscribe
 from gateways.errors import Problem
 from gateways.http.base import (
+    TIME_MAX,
+    TIME_MIN,
     ApiState,
     Body,
     CommandId,
@@ -18,15 +19,18 @@ from gateways.http.base import (
     Somebody,
     after,
     channel_id_of,
+    moment,
     page,
     perform,
     reading,
+    small,
+    whole,
 )
 
 routes = APIRouter(prefix="/api/v1", tags=["money"])
 
 _books = Depends(reading("ledger"))
-Moment = Annotated[datetime | None, Query()]
+Moment = Annotated[Annotated[AwareDatetime, Field(ge=TIME_MIN, le=TIME_MAX)] | None, Query()]
 
 
 class NewSubscription(Body):
@@ -62,7 +66,7 @@ async def subscribe(
     return {"id": done.value["subscription_id"], **done.value}
 
 
-@routes.delete("/subscriptions/{subscription_id}", status_code=204)
+@routes.delete("/subscriptions/{subscription_id}", status_code=204, dependencies=[Depends(reading("subscriptions"))])
 async def cancel(
     subscription_id: str, response: Response, state: ApiState, actor: Somebody, command_id: CommandId
 ) -> None:
@@ -76,11 +80,8 @@ async def cancel(
 @routes.get("/finance/trial-balance", dependencies=[_books, Depends(finance)])
 async def trial_balance(state: ApiState, as_of: Moment = None, recorded_as_of: Moment = None) -> dict[str, Any]:
     """Debits and credits of every account, in minor units; each currency's totals are equal."""
-    for moment in (as_of, recorded_as_of):
-        if moment is not None and moment.tzinfo is None:
-            raise Problem("invalid", "Times need an offset, as in RFC 3339.")
     # An event is booked when it is recorded, so the two ask the same of these books.
-    bounds = [moment for moment in (as_of, recorded_as_of) if moment is not None]
+    bounds = [bound for bound in (as_of, recorded_as_of) if bound is not None]
     items = await state.read_models.trial_balance(min(bounds) if bounds else None)
     totals: dict[str, dict[str, int]] = {}
     for item in items:
@@ -93,13 +94,6 @@ async def trial_balance(state: ApiState, as_of: Moment = None, recorded_as_of: M
 
 @routes.get("/finance/accounts/{account}/postings", dependencies=[_books, Depends(finance)])
 async def postings(account: str, state: ApiState, limit: Limit, cursor: Cursor = None) -> dict[str, Any]:
-    start = after(cursor, str, int, int, int)
-    if start is not None:
-        try:
-            start[0] = datetime.fromisoformat(start[0])
-        except ValueError:
-            raise Problem(
-                "cursor_invalid", "A cursor is the `next` of an earlier answer, sent back as it was."
-            ) from None
+    start = after(cursor, moment, small, whole, small)
     rows = await state.read_models.postings(account.replace("\x00", "?"), start, limit + 1)
     return page(rows, limit, lambda row: [row["booked_at"].isoformat(), row["shard"], row["position"], row["line"]])

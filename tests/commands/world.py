@@ -31,7 +31,7 @@ class CountingProvider:
         fee = Money(amount_minor=45, currency=amount.currency)
         return self.charged.setdefault(payment_id, Charged(f"ch_{len(self.charged)}", fee))
 
-    async def settle(self, payment_id: str) -> Charged | Declined | Unsettled:
+    async def settle(self, payment_id: str, amount: Money) -> Charged | Declined | Unsettled:
         return self.charged.get(payment_id) or Declined("never_charged")
 
 

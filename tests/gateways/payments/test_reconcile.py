@@ -179,10 +179,10 @@ async def test_a_payment_that_cannot_be_recorded_keeps_no_other_waiting(till: Ti
         async def charge(self, payment_id: str, amount: Money, method: str) -> Charged | Declined | Unsettled:
             return await till.context.provider.charge(payment_id, amount, method)
 
-        async def settle(self, payment_id: str) -> Charged | Declined | Unsettled:
+        async def settle(self, payment_id: str, amount: Money) -> Charged | Declined | Unsettled:
             if payment_id == first:
                 raise ValueError("an answer that nobody understands")
-            return await till.context.provider.settle(payment_id)
+            return await till.context.provider.settle(payment_id, amount)
 
     till.wire.lose = "answer"
     for bob in [await till.buyer() for _ in range(3)]:
