@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from commands import accounts, channels, moderation, money
+from commands import accounts, broadcasts, channels, moderation, money
 from commands.context import Call, Context, Done
 from domain.shared import Refusal
 
@@ -28,7 +28,8 @@ HANDLERS: Final[Mapping[type[Any], Handler]] = {
     channels.ChangeChatMode: channels.change_chat_mode,
     channels.FollowChannel: channels.follow_channel,
     channels.UnfollowChannel: channels.unfollow_channel,
-    channels.DeleteRecording: channels.delete_recording,
+    broadcasts.DescribeBroadcast: broadcasts.describe,
+    broadcasts.DeleteRecording: broadcasts.delete_recording,
     moderation.Ban: moderation.ban,
     moderation.Unban: moderation.unban,
     moderation.DeleteMessage: moderation.delete_message,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from commands.authorise import FORBIDDEN, may_own, role_in
 from commands.context import Call, Context, Done
 from commands.transact import ATTEMPTS_MAX, CONFLICT, append, load, transact
-from domain import broadcast, channel, follow, name
+from domain import channel, follow, name
 from domain.channel import ChatMode
 from domain.shared import Refusal, normalise_name
 from eventstore.port import IndexWrite, StreamWrite, WrongVersion
@@ -66,11 +66,6 @@ class FollowChannel:
 @dataclass(frozen=True, slots=True)
 class UnfollowChannel:
     channel_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteRecording:
-    broadcast_id: str
 
 
 async def open_channel(context: Context, call: Call, command: OpenChannel) -> Done | Refusal:
@@ -240,20 +235,4 @@ async def unfollow_channel(context: Context, call: Call, command: UnfollowChanne
         initial=False,
         evolve=follow.evolve,
         decide=lambda state: follow.unfollow(state, command.channel_id, account_id),
-    )
-
-
-async def delete_recording(context: Context, call: Call, command: DeleteRecording) -> Done | Refusal:
-    stream = broadcast.stream(command.broadcast_id)
-    state, _ = await load(context, stream, broadcast.Broadcast(), broadcast.evolve)
-    if state.channel_id and (call.actor is None or await may_own(context, state.channel_id, call.actor)):
-        return FORBIDDEN
-    return await transact(
-        context,
-        call,
-        stream=stream,
-        key=state.channel_id,
-        initial=broadcast.Broadcast(),
-        evolve=broadcast.evolve,
-        decide=lambda state: broadcast.delete_recording(state, command.broadcast_id),
     )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from domain.event import Category, Event
 from domain.shared import Refusal
@@ -52,6 +52,17 @@ class BroadcastResumed(Event):
     resumed_at: datetime
 
 
+class BroadcastDescribed(Event):
+    """What its history calls it; the channel's own title is another."""
+
+    TOPIC: ClassVar[str] = "broadcast.BroadcastDescribed"
+    CATEGORY: ClassVar[Category] = Category.LIFECYCLE
+    broadcast_id: str
+    channel_id: str
+    title: str
+    category: str
+
+
 class BroadcastEnded(Event):
     TOPIC: ClassVar[str] = "broadcast.BroadcastEnded"
     CATEGORY: ClassVar[Category] = Category.LIFECYCLE
@@ -96,6 +107,8 @@ def stream(broadcast_id: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Broadcast:
     channel_id: str = ""
+    title: str = ""
+    category: str = ""
     ended: bool = False
     published: bool = False
     deleted: bool = False
@@ -103,8 +116,10 @@ class Broadcast:
 
 def evolve(state: Broadcast, event: Event) -> Broadcast:
     match event:
-        case BroadcastStarted(channel_id=channel_id):
-            return replace(state, channel_id=channel_id)
+        case BroadcastStarted():
+            return replace(state, channel_id=event.channel_id, title=event.title, category=event.category)
+        case BroadcastDescribed():
+            return replace(state, title=event.title, category=event.category)
         case BroadcastEnded():
             return replace(state, ended=True)
         case RecordingPublished():
@@ -115,9 +130,27 @@ def evolve(state: Broadcast, event: Event) -> Broadcast:
             return state
 
 
+NOT_FOUND: Final = Refusal("broadcast_not_found", "There is no such broadcast.")
+
+
+def describe(
+    state: Broadcast, broadcast_id: str, *, title: str | None, category: str | None
+) -> Sequence[Event] | Refusal:
+    """What is None stays as it is."""
+    if not state.channel_id:
+        return NOT_FOUND
+    event = BroadcastDescribed(
+        broadcast_id=broadcast_id,
+        channel_id=state.channel_id,
+        title=state.title if title is None else title,
+        category=state.category if category is None else category,
+    )
+    return [] if (event.title, event.category) == (state.title, state.category) else [event]
+
+
 def delete_recording(state: Broadcast, broadcast_id: str) -> Sequence[Event] | Refusal:
     if not state.channel_id:
-        return Refusal("broadcast_not_found", "There is no such broadcast.")
+        return NOT_FOUND
     if not state.ended:
         return Refusal("broadcast_live", "A broadcast can be deleted once it has ended.", retryable=True)
     return [] if state.deleted else [RecordingDeleted(broadcast_id=broadcast_id, channel_id=state.channel_id)]

@@ -26,6 +26,7 @@ EVENTS: Final[tuple[type[Event], ...]] = (
     broadcast.RenditionAdded,
     broadcast.BroadcastInterrupted,
     broadcast.BroadcastResumed,
+    broadcast.BroadcastDescribed,
     broadcast.BroadcastEnded,
     broadcast.RecordingPublished,
     broadcast.RecordingDeleted,

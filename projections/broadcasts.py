@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from domain.broadcast import (
+    BroadcastDescribed,
     BroadcastEnded,
     BroadcastStarted,
     ClipCreated,
@@ -66,6 +67,11 @@ def _rendition(recorded: Recorded) -> Iterable[Change]:
     yield Put(RENDITIONS, (event.broadcast_id, event.name), values)
 
 
+def _described(recorded: Recorded) -> Iterable[Change]:
+    event: BroadcastDescribed = recorded.event
+    yield Patch(BROADCASTS, (event.broadcast_id,), {"title": event.title, "category": event.category})
+
+
 def _ended(recorded: Recorded) -> Iterable[Change]:
     event: BroadcastEnded = recorded.event
     yield Patch(BROADCASTS, (event.broadcast_id,), {"ended_at": event.ended_at, "end_reason": event.reason})
@@ -94,6 +100,7 @@ PROJECTION: Final = Projection(
     handlers={
         BroadcastStarted: _started,
         RenditionAdded: _rendition,
+        BroadcastDescribed: _described,
         BroadcastEnded: _ended,
         RecordingPublished: _published,
         RecordingDeleted: _deleted,

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field, StringConstraints
 
+from commands.broadcasts import DeleteRecording, DescribeBroadcast
 from commands.channels import (
-    DeleteRecording,
     DescribeChannel,
     FollowChannel,
     OpenChannel,
@@ -52,6 +52,11 @@ class ChannelPatch(Body):
     title: Title | None = None
     category: Category | None = None
     tags: Annotated[tuple[Tag, ...], Field(max_length=10)] | None = None
+
+
+class BroadcastPatch(Body):
+    title: Title | None = None
+    category: Category | None = None
 
 
 @routes.post("/channels", status_code=201)
@@ -166,6 +171,20 @@ async def broadcast(broadcast_id: str, state: ApiState) -> dict[str, Any]:
     if found is None:
         raise Problem("broadcast_not_found", "There is no such broadcast.")
     return found
+
+
+@routes.patch("/broadcasts/{broadcast_id}", status_code=204)
+async def describe_broadcast(
+    broadcast_id: str,
+    body: BroadcastPatch,
+    response: Response,
+    state: ApiState,
+    actor: Somebody,
+    command_id: CommandId,
+) -> None:
+    """What the history calls it, live or ended."""
+    command = DescribeBroadcast(broadcast_id.replace("\x00", "?")[:64], body.title, body.category)
+    await perform(state, response, Call(command_id, actor), command)
 
 
 @routes.delete("/broadcasts/{broadcast_id}", status_code=204)

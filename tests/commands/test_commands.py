@@ -8,11 +8,11 @@ from uuid import uuid4
 import pytest
 
 from commands.accounts import ChangeDisplayName, EraseAccount, GrantRole, RegisterAccount
+from commands.broadcasts import DeleteRecording, DescribeBroadcast
 from commands.bus import HANDLERS
 from commands.channels import (
     AppointModerator,
     ChangeChatMode,
-    DeleteRecording,
     DescribeChannel,
     FollowChannel,
     OpenChannel,
@@ -203,6 +203,10 @@ async def test_a_recording_is_deleted_by_its_owner_once_its_broadcast_has_ended(
     assert await world.refused(DeleteRecording("b1"), bob) == "forbidden"
     assert await world.refused(DeleteRecording("b1"), ann) == "broadcast_live"
     assert await world.refused(DeleteRecording("b2"), ann) == "broadcast_not_found"
+    assert await world.refused(DescribeBroadcast("b1", title="mine"), bob) == "forbidden"
+    assert await world.refused(DescribeBroadcast("b2", title="mine"), ann) == "broadcast_not_found"
+    assert (await world.done(DescribeBroadcast("b1", title="Oil"), ann)).placed
+    assert not (await world.done(DescribeBroadcast("b1", title="Oil", category=""), ann)).placed
     ended = BroadcastEnded(broadcast_id="b1", channel_id=channel_id, ended_at=world.now, reason="unpublished")
     await world.store.append(Append(uuid4(), [StreamWrite(broadcast.stream("b1"), channel_id, [ended])]))
     assert (await world.done(DeleteRecording("b1"), ann)).placed
@@ -340,11 +344,11 @@ async def test_a_cancelled_subscription_runs_to_the_end_of_its_period() -> None:
 
 
 def test_every_command_has_a_handler() -> None:
-    from commands import accounts, channels, moderation, money
+    from commands import accounts, broadcasts, channels, moderation, money
 
     declared = {
         one
-        for module in (accounts, channels, moderation, money)
+        for module in (accounts, broadcasts, channels, moderation, money)
         for one in vars(module).values()
         if isinstance(one, type) and one.__module__ == module.__name__
     }
