@@ -16,7 +16,15 @@ from typing import Any, Final
 import structlog
 
 from gateways.health import HealthServer, Readiness
-from gateways.settings import ApiSettings, MediaSettings, ProjectorSettings, RelaySettings, SandboxSettings, Settings
+from gateways.settings import (
+    ApiSettings,
+    ChatSettings,
+    MediaSettings,
+    ProjectorSettings,
+    RelaySettings,
+    SandboxSettings,
+    Settings,
+)
 
 STOP_S_MAX: Final = 10.0
 
@@ -55,6 +63,12 @@ async def _api(settings: ApiSettings, readiness: Readiness) -> None:
     await run_api(settings, readiness)
 
 
+async def _chat(settings: ChatSettings, readiness: Readiness) -> None:
+    from gateways.chat.role import run_chat
+
+    await run_chat(settings, readiness)
+
+
 async def _media(settings: MediaSettings, readiness: Readiness) -> None:
     from gateways.media_role import run_media
 
@@ -69,6 +83,7 @@ class Role:
 
 ROLES: Final[Mapping[str, Role]] = {
     "api": Role(ApiSettings, _api),
+    "chat": Role(ChatSettings, _chat),
     "media": Role(MediaSettings, _media),
     "projector": Role(ProjectorSettings, _projector),
     "relay": Role(RelaySettings, _relay),

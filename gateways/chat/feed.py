@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 TOPICS: Final = ("chat", "lifecycle")
 FETCH_WAIT_MS: Final = 20
-"""Tansu does not wake a held fetch when data arrives (design §2): a short wait is what makes it quick."""
+"""For Tansu, which does not wake a held fetch when data arrives (design §2): a short wait is what makes it quick."""
 POLL_MS: Final = 500
 ASSIGN_S_MAX: Final = 2.0
 RETRY_S: Final = 1.0
@@ -39,6 +39,7 @@ class KafkaFeed:
         decode_events: Callable[[WireRecord], Awaitable[Sequence[Recorded]]],
         deliver: Callable[[Sequence[Recorded]], Awaitable[None]],
         wanted: Callable[[str], bool],
+        fetch_wait_ms: int = FETCH_WAIT_MS,
     ) -> None:
         """`wanted` tells whether a stream is of a room held here: the rest is not even decoded."""
         self._bootstrap = bootstrap
@@ -46,6 +47,7 @@ class KafkaFeed:
         self._decode_events = decode_events
         self._deliver = deliver
         self._wanted = wanted
+        self._fetch_wait_ms = fetch_wait_ms
         self._watched: Counter[int] = Counter()
         self._offsets: dict[TopicPartition, int] = {}
         self._consumer: AIOKafkaConsumer | None = None
@@ -101,7 +103,7 @@ class KafkaFeed:
             consumer = AIOKafkaConsumer(
                 bootstrap_servers=self._bootstrap,
                 enable_auto_commit=False,
-                fetch_max_wait_ms=FETCH_WAIT_MS,
+                fetch_max_wait_ms=self._fetch_wait_ms,
                 auto_offset_reset="latest",
             )
             try:

@@ -6,7 +6,7 @@ fast way: a room sees by its dense positions what it missed and reads that from 
 
 import asyncio
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
@@ -82,6 +82,8 @@ class Member(Protocol):
     """One connection, as the pod sees it."""
 
     identity: Identity | None
+    viewer: str
+    """Whatever tells this viewer from others, in this process and in those that serve video."""
 
     def write(self, data: bytes) -> bool:
         """Queue encoded WebSocket frames; False where the member reads too slowly and is being cut off."""
@@ -180,6 +182,12 @@ class Pod:
         """How many connections are in a room here."""
         held = self._held.get(channel_id)
         return len(held.members) if held else 0
+
+    def audience(self) -> Iterator[tuple[str, list[str]]]:
+        """Each room's channel and those who are in it."""
+        for channel_id, held in self._held.items():
+            if held.members:
+                yield channel_id, [member.viewer for member in held.members]
 
     # -- what happened ------------------------------------------------------------------------------------------
 

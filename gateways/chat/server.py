@@ -26,6 +26,7 @@ from eventstore.errors import StoreUnavailable
 from gateways.chat import frames
 from gateways.chat.frames import BadFrame, Ping, PostMessage
 from gateways.chat.pod import Identity, Pod
+from projections.presence import viewer_key
 
 log = structlog.get_logger()
 
@@ -67,6 +68,7 @@ class _Admitted:
     name: str
     after: int | None
     identity: Identity | None
+    viewer: str
 
 
 @dataclass(slots=True, eq=False)
@@ -75,6 +77,7 @@ class _Member:
 
     connection: ServerConnection
     identity: Identity | None
+    viewer: str
 
     def encode(self, payload: bytes) -> bytes:
         return Frame(Opcode.TEXT, payload).serialize(mask=False)
@@ -133,7 +136,7 @@ class ChatServer:
         prefix, _, name = target.path.rpartition("/")
         if prefix != "/ws/chat" or not name:
             return _problem(404, "not_found", "Chat rooms are at /ws/chat/{channel}.")
-        if request.headers.get("Upgrade", "").lower() != "websocket":
+        if (_header(request, "Upgrade") or "").lower() != "websocket":
             return _problem(426, "upgrade_required", "This address speaks WebSocket.", {"Upgrade": "websocket"})
         if self._server is not None and len(self._server.connections) >= CONNECTIONS_MAX:
             return _problem(503, "pod_full", "This chat pod is full.", {"Retry-After": "2"})
@@ -142,10 +145,10 @@ class ChatServer:
             return _problem(400, "after_invalid", after)
         try:
             identity = await self._door.identify(
-                authorization=request.headers.get("Authorization"),
-                cookie=request.headers.get("Cookie"),
-                origin=request.headers.get("Origin"),
-                host=request.headers.get("Host"),
+                authorization=_header(request, "Authorization"),
+                cookie=_header(request, "Cookie"),
+                origin=_header(request, "Origin"),
+                host=_header(request, "Host"),
                 ticket=query.get("ticket", [None])[0],
             )
             if isinstance(identity, Unauthenticated):
@@ -155,12 +158,12 @@ class ChatServer:
             return _problem(503, "unavailable", "Chat is away for a moment.", {"Retry-After": "1"})
         if channel_id is None:
             return _problem(404, "channel_not_found", "There is no such channel.")
-        self._admitted[connection] = _Admitted(channel_id, name.lower(), after, identity)
+        self._admitted[connection] = _Admitted(channel_id, name.lower(), after, identity, _viewer(connection, request))
         return None
 
     async def _serve(self, connection: ServerConnection) -> None:
         admitted = self._admitted.pop(connection)
-        member = _Member(connection, admitted.identity)
+        member = _Member(connection, admitted.identity, admitted.viewer)
         try:
             await self._pod.join(admitted.channel_id, admitted.name, member, after=admitted.after)
             await self._read(connection, member, admitted.channel_id)
@@ -212,6 +215,19 @@ class _Allowance:
             return False
         self.tokens -= 1
         return True
+
+
+def _header(request: Request, name: str) -> str | None:
+    """The last one of that name: a client may send many, the front adds its own behind."""
+    values = request.headers.get_all(name)
+    return values[-1] if values else None
+
+
+def _viewer(connection: ServerConnection, request: Request) -> str:
+    """As the origin tells viewers apart: address (the front's word for it) and browser, so that one who does both counts once."""
+    forwarded = (_header(request, "X-Forwarded-For") or "").rpartition(",")[2].strip()
+    remote = connection.remote_address
+    return viewer_key(forwarded or (str(remote[0]) if remote else ""), _header(request, "User-Agent") or "")
 
 
 def _after(values: list[str] | None) -> int | str | None:
