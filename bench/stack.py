@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -113,8 +114,10 @@ class Stack:
     def role(self, name: str) -> psutil.Process:
         """The process of a role, as its command line names it."""
         for process in self.processes():
-            if process.cmdline()[-2:] == ["role", name]:
-                return process
+            # What was just killed may be a zombie for a moment.
+            with suppress(psutil.Error):
+                if process.cmdline()[-2:] == ["role", name]:
+                    return process
         raise LookupError(name)
 
     def stop(self) -> int:
