@@ -78,7 +78,7 @@ async def run_api(settings: ApiSettings, readiness: Readiness) -> None:
                 beside.create_task(_forget(opened.sessions)),
             ]
             try:
-                await serve(app, settings.host, settings.api_port, readiness)
+                await serve(app, settings.host, settings.api_port, readiness, trusted=settings.trusted_fronts)
             finally:
                 for task in tasks:
                     task.cancel()

@@ -6,13 +6,15 @@ Used by the HTTP API, which hands them out, and by chat, which only verifies. Se
 import asyncio
 import secrets
 from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import jwt
 from argon2 import PasswordHasher
@@ -24,34 +26,55 @@ ACCESS_S: Final = 900
 REFRESH_S: Final = 30 * 86_400
 TICKET_S: Final = 30
 ROTATION_GRACE_S: Final = 10
-"""Two tabs may present the same refresh token within this time; later it is a theft."""
+"""Two tabs of a browser may present the same cookie within this time; later it is a theft. API clients have no tabs."""
 ACCESS_COOKIE: Final = "tallylight_access"
 REFRESH_COOKIE: Final = "tallylight_refresh"
 PASSWORD_CHARS_MIN: Final = 8
 PASSWORD_CHARS_MAX: Final = 256
 HASHING_MAX: Final = 2
 """Hashes at a time: each takes 64 MiB and a core for some 50 ms."""
+HASHES_WAITING_MAX: Final = 64
+"""More than that would wait longer than people do."""
 _ISSUER: Final = "tallylight"
 
 MIGRATIONS: Final = Path(__file__).parent / "schema_sessions"
 
 
+class TooBusy(Exception):
+    """More passwords wait to be hashed than may."""
+
+
 class Passwords:
-    """Argon2id with the library's parameters (RFC 9106, low memory), off the event loop, a bounded number at a time."""
+    """Argon2id with the library's parameters (RFC 9106, low memory), off the event loop, a bounded number at a time.
+
+    Raises `TooBusy` while too many wait.
+    """
 
     def __init__(self) -> None:
         self._hasher = PasswordHasher()
         self._gate = asyncio.Semaphore(HASHING_MAX)
+        self._here = 0
         self._nobody = self._hasher.hash(secrets.token_urlsafe(16))
 
     async def hash(self, password: str) -> str:
-        async with self._gate:
+        async with self._turn():
             return await asyncio.to_thread(self._hasher.hash, password)
 
     async def verify(self, password: str, hashed: str | None) -> bool:
         """False for a wrong one. An unknown user (None) takes as long as a known one."""
-        async with self._gate:
+        async with self._turn():
             return await asyncio.to_thread(self._verify, password, hashed)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        if self._here >= HASHING_MAX + HASHES_WAITING_MAX:
+            raise TooBusy
+        self._here += 1
+        try:
+            async with self._gate:
+                yield
+        finally:
+            self._here -= 1
 
     def _verify(self, password: str, hashed: str | None) -> bool:
         try:
@@ -67,13 +90,15 @@ class Tokens:
     def __init__(self, secret: str) -> None:
         self._secret = secret
 
-    def issue(self, actor: Actor) -> str:
+    def issue(self, actor: Actor, session: UUID) -> str:
+        """`session`: the family of refresh tokens it came with, so that its bearer can end that."""
         now = datetime.now(UTC)
         claims = {
             "iss": _ISSUER,
             "sub": actor.account_id,
             "name": actor.username,
             "roles": sorted(actor.roles),
+            "sid": str(session),
             "iat": now,
             "exp": now + timedelta(seconds=ACCESS_S),
         }
@@ -82,20 +107,32 @@ class Tokens:
     def verify(self, token: str) -> Actor | None:
         """None for any token that is not ours or no longer good."""
         try:
-            claims: dict[str, Any] = jwt.decode(
-                token, self._secret, ["HS256"], issuer=_ISSUER, options={"require": ["exp", "sub", "iss"]}
-            )
+            claims = self._claims(token)
             return Actor(str(claims["sub"]), str(claims["name"]), frozenset(map(str, claims["roles"])))
         except (jwt.PyJWTError, KeyError, TypeError):
             return None
 
+    def session_of(self, token: str) -> UUID | None:
+        """The session of a good token."""
+        try:
+            return UUID(self._claims(token)["sid"])
+        except (jwt.PyJWTError, KeyError, TypeError, ValueError):
+            return None
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        claims: dict[str, Any] = jwt.decode(
+            token, self._secret, ["HS256"], issuer=_ISSUER, options={"require": ["exp", "sub", "iss"]}
+        )
+        return claims
+
 
 @dataclass(frozen=True, slots=True)
-class Refreshed:
-    """Whose session it is, and the token to present next time."""
+class Session:
+    """Whose it is, the family of its refresh tokens, and the token to present next time."""
 
     account_id: str
     username: str
+    family: UUID
     token: str
 
 
@@ -105,19 +142,19 @@ class Sessions:
     def __init__(self, pool: Any) -> None:
         self._pool = pool
 
-    async def begin(self, account_id: str, username: str) -> str:
-        token = secrets.token_urlsafe(32)
-        await self._insert(self._pool, token, uuid4(), account_id, username)
-        return token
+    async def begin(self, account_id: str, username: str) -> Session:
+        session = Session(account_id, username, uuid4(), secrets.token_urlsafe(32))
+        await self._insert(self._pool, session)
+        return session
 
-    async def refresh(self, token: str) -> Refreshed | None:
+    async def refresh(self, token: str, *, grace_s: float = 0) -> Session | None:
         """A new token for a good one. A token presented again after its grace ends all of its family: somebody copied it."""
         async with self._pool.acquire() as connection, connection.transaction():
             row = await connection.fetchrow(
                 "SELECT family, account_id, username, used_at, expires_at > now() AS good,"
-                " used_at < now() - make_interval(secs => $2) AS stale FROM sessions WHERE token_hash = $1 FOR UPDATE",
+                " used_at <= now() - make_interval(secs => $2) AS stale FROM sessions WHERE token_hash = $1 FOR UPDATE",
                 _hash(token),
-                ROTATION_GRACE_S,
+                grace_s,
             )
             if row is None or not row["good"]:
                 return None
@@ -127,14 +164,22 @@ class Sessions:
             await connection.execute(
                 "UPDATE sessions SET used_at = coalesce(used_at, now()) WHERE token_hash = $1", _hash(token)
             )
-            fresh = secrets.token_urlsafe(32)
-            await self._insert(connection, fresh, row["family"], row["account_id"], row["username"])
-            return Refreshed(row["account_id"], row["username"], fresh)
+            fresh = Session(row["account_id"], row["username"], row["family"], secrets.token_urlsafe(32))
+            await self._insert(connection, fresh)
+            return fresh
 
     async def end(self, token: str) -> None:
         await self._pool.execute(
             "DELETE FROM sessions WHERE family = (SELECT family FROM sessions WHERE token_hash = $1)", _hash(token)
         )
+
+    async def end_family(self, family: UUID) -> None:
+        await self._pool.execute("DELETE FROM sessions WHERE family = $1", family)
+
+    async def end_all(self, account_id: str) -> None:
+        """All of a person's, tickets too."""
+        await self._pool.execute("DELETE FROM sessions WHERE account_id = $1", account_id)
+        await self._pool.execute("DELETE FROM chat_tickets WHERE account_id = $1", account_id)
 
     async def ticket(self, actor: Actor) -> str:
         ticket = secrets.token_urlsafe(24)
@@ -160,13 +205,13 @@ class Sessions:
         await self._pool.execute("DELETE FROM chat_tickets WHERE expires_at < now()")
 
     @staticmethod
-    async def _insert(connection: Any, token: str, family: object, account_id: str, username: str) -> None:
+    async def _insert(connection: Any, session: Session) -> None:
         await connection.execute(
             "INSERT INTO sessions VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5))",
-            _hash(token),
-            family,
-            account_id,
-            username,
+            _hash(session.token),
+            session.family,
+            session.account_id,
+            session.username,
             REFRESH_S,
         )
 

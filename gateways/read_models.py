@@ -36,7 +36,8 @@ SELECT * FROM (
 WHERE $2::bigint IS NULL OR (viewers, broadcast_id) < ($2, $3::text)
 ORDER BY viewers DESC, broadcast_id DESC LIMIT $4"""
 _BROADCAST: Final = """
-SELECT b.broadcast_id AS id, c.name AS channel, b.title, b.category, b.started_at, b.ended_at, b.vod_url, b.duration_s,
+SELECT b.broadcast_id AS id, c.name AS channel, b.title, b.category, b.started_at, b.ended_at, b.duration_s,
+    CASE WHEN NOT b.deleted THEN b.vod_url END AS vod_url,
     coalesce(v.peak_viewers, 0) AS peak_viewers, coalesce(v.total_views, 0) AS total_views
 FROM p_broadcasts.broadcasts b
 LEFT JOIN p_channels.channels c USING (channel_id)

@@ -102,6 +102,8 @@ class ApiSettings(Stored, Conveyed):
     """Signs access tokens and tickets."""
     sandbox_url: str = "http://127.0.0.1:8004"
     sandbox_secret: SecretStr
+    trusted_fronts: str = "127.0.0.1,::1"
+    """Addresses or ranges whose X-Forwarded-For names the client: the front's. Attempts to log in are limited per address."""
     health_urls: str = ""
     """Other roles' private ports for the aggregated view: `chat=http://…,media=http://…`."""
 

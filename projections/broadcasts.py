@@ -28,6 +28,7 @@ BROADCASTS: Final = Table(
         "end_reason": "text",
         "vod_url": "text",
         "duration_s": "double precision",
+        "deleted": "boolean",
     },
 )
 RENDITIONS: Final = Table(
@@ -57,6 +58,7 @@ def _started(recorded: Recorded) -> Iterable[Change]:
         "title": event.title,
         "category": event.category,
         "started_at": event.started_at,
+        "deleted": False,
     }
     yield Put(BROADCASTS, (event.broadcast_id,), values)
 
@@ -84,7 +86,7 @@ def _published(recorded: Recorded) -> Iterable[Change]:
 
 def _deleted(recorded: Recorded) -> Iterable[Change]:
     event: RecordingDeleted = recorded.event
-    yield Patch(BROADCASTS, (event.broadcast_id,), {"vod_url": None})
+    yield Patch(BROADCASTS, (event.broadcast_id,), {"deleted": True})
 
 
 def _clipped(recorded: Recorded) -> Iterable[Change]:

@@ -1,6 +1,8 @@
 """Registering, logging in and out, and tickets for chat."""
 
 import time
+from collections.abc import Sequence
+from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -9,6 +11,7 @@ from pydantic import StringConstraints
 from commands.accounts import EraseAccount, RegisterAccount
 from commands.authorise import platform_roles
 from commands.context import Actor, Call
+from domain.shared import Refusal, normalise_name
 from gateways.auth import (
     ACCESS_COOKIE,
     ACCESS_S,
@@ -16,7 +19,11 @@ from gateways.auth import (
     PASSWORD_CHARS_MIN,
     REFRESH_COOKIE,
     REFRESH_S,
+    ROTATION_GRACE_S,
     TICKET_S,
+    Attempts,
+    Session,
+    bearer,
     cookie,
 )
 from gateways.errors import Problem
@@ -24,6 +31,7 @@ from gateways.http.base import Api, ApiState, Body, CommandId, Somebody, perform
 
 routes = APIRouter(prefix="/api/v1", tags=["accounts"])
 
+IPV6_PREFIX: Final = 64
 _SESSIONS_PATH: Final = "/api/v1/sessions"
 Password = Annotated[
     str, StringConstraints(strip_whitespace=False, min_length=PASSWORD_CHARS_MIN, max_length=PASSWORD_CHARS_MAX)
@@ -52,12 +60,15 @@ class Refresh(Body):
 async def register(
     body: NewAccount, request: Request, response: Response, state: ApiState, command_id: CommandId
 ) -> dict[str, Any]:
+    # First what costs nothing: a hash is dear.
+    if isinstance(refusal := normalise_name(body.username), Refusal):
+        raise Problem.of(refusal)
     peer = _peer(request)
     if wait_s := state.registrations.wait_s(peer, time.monotonic()):
         raise Problem("too_many_attempts", "Too many accounts from this address; please wait.", wait_s=round(wait_s, 1))
+    state.registrations.note(peer, time.monotonic())
     hashed = await state.passwords.hash(body.password)
     done = await perform(state, response, Call(command_id), RegisterAccount(body.username, hashed, email=body.email))
-    state.registrations.note(peer, time.monotonic())
     return dict(done.value)
 
 
@@ -76,6 +87,7 @@ async def me(state: ApiState, actor: Somebody) -> dict[str, Any]:
 async def erase(response: Response, state: ApiState, actor: Somebody, command_id: CommandId) -> None:
     """Erasure: the person's key is destroyed, and with it every personal text of theirs."""
     await perform(state, response, Call(command_id, actor), EraseAccount(actor.account_id))
+    await state.sessions.end_all(actor.account_id)
     _forget_cookies(response)
 
 
@@ -84,33 +96,48 @@ async def log_in(body: Credentials, request: Request, response: Response, state:
     same_site_only(request)
     username = body.username.strip().lower().replace("\x00", "?")
     keys = (f"name:{username}", f"peer:{_peer(request)}")
-    now = time.monotonic()
-    if wait_s := max(state.logins.wait_s(key, now) for key in keys):
-        raise Problem("too_many_attempts", "Too many wrong passwords; please wait.", wait_s=round(wait_s, 1))
+    _bounded(state.logins, keys)
     row = await state.context.store.index_row("credentials", {"username": username})
-    if not await state.passwords.verify(body.password, row["password_hash"] if row else None) or row is None:
+    right = await state.passwords.verify(body.password, row["password_hash"] if row else None)
+    # Again: of many guesses sent at once, those beyond the bound are not told whether they were right.
+    _bounded(state.logins, keys)
+    if not right or row is None:
         for key in keys:
-            state.logins.note(key, now)
+            state.logins.note(key, time.monotonic())
         raise Problem("credentials_invalid", "User name or password is wrong.")
-    token = await state.sessions.begin(row["account_id"], username)
-    return await _session(state, request, response, row["account_id"], username, token)
+    return await _told(state, request, response, await state.sessions.begin(row["account_id"], username))
+
+
+def _bounded(attempts: Attempts, keys: Sequence[str]) -> None:
+    if wait_s := max(attempts.wait_s(key, time.monotonic()) for key in keys):
+        raise Problem("too_many_attempts", "Too many wrong passwords; please wait.", wait_s=round(wait_s, 1))
 
 
 @routes.post("/sessions/refresh")
 async def refresh(request: Request, response: Response, state: ApiState, body: Refresh | None = None) -> dict[str, Any]:
     same_site_only(request)
-    given = (body.refresh_token if body else None) or cookie(request.headers.get("Cookie"), REFRESH_COOKIE)
-    refreshed = await state.sessions.refresh(given) if given else None
-    if refreshed is None:
+    session = None
+    if told := body.refresh_token if body else None:
+        session = await state.sessions.refresh(told)
+    elif kept := cookie(request.headers.get("Cookie"), REFRESH_COOKIE):
+        session = await state.sessions.refresh(kept, grace_s=ROTATION_GRACE_S)
+    if session is None:
         raise Problem("session_ended", "This session has ended; log in again.")
-    return await _session(state, request, response, refreshed.account_id, refreshed.username, refreshed.token)
+    return await _told(state, request, response, session)
 
 
 @routes.delete("/sessions/current", status_code=204)
 async def log_out(request: Request, response: Response, state: ApiState) -> None:
+    """Ends the session of the refresh cookie, or else that of the access token, by whichever way it came."""
     same_site_only(request)
-    if token := cookie(request.headers.get("Cookie"), REFRESH_COOKIE):
-        await state.sessions.end(token)
+    cookies = request.headers.get("Cookie")
+    token = bearer(request.headers.get("Authorization"))
+    if token is None and (refresh_token := cookie(cookies, REFRESH_COOKIE)):
+        await state.sessions.end(refresh_token)
+    elif family := state.tokens.session_of(token or cookie(cookies, ACCESS_COOKIE) or ""):
+        await state.sessions.end_family(family)
+    else:
+        raise Problem("unauthenticated", "There is no session to end.")
     _forget_cookies(response)
 
 
@@ -120,21 +147,19 @@ async def chat_ticket(state: ApiState, actor: Somebody) -> dict[str, Any]:
     return {"ticket": await state.sessions.ticket(actor), "expires_in": TICKET_S}
 
 
-async def _session(
-    state: Api, request: Request, response: Response, account_id: str, username: str, refresh_token: str
-) -> dict[str, Any]:
-    actor = Actor(account_id, username, await platform_roles(state.context, account_id))
-    access = state.tokens.issue(actor)
+async def _told(state: Api, request: Request, response: Response, session: Session) -> dict[str, Any]:
+    actor = Actor(session.account_id, session.username, await platform_roles(state.context, session.account_id))
+    access = state.tokens.issue(actor, session.family)
     secure = request.url.scheme == "https"
     response.set_cookie(ACCESS_COOKIE, access, ACCESS_S, httponly=True, secure=secure, samesite="lax", path="/")
     response.set_cookie(
-        REFRESH_COOKIE, refresh_token, REFRESH_S, httponly=True, secure=secure, samesite="strict", path=_SESSIONS_PATH
+        REFRESH_COOKIE, session.token, REFRESH_S, httponly=True, secure=secure, samesite="strict", path=_SESSIONS_PATH
     )
     response.headers["Cache-Control"] = "no-store"
-    answer = {"access_token": access, "token_type": "bearer", "expires_in": ACCESS_S, "username": username}
+    answer = {"access_token": access, "token_type": "bearer", "expires_in": ACCESS_S, "username": session.username}
     # A browser has it as a cookie that no script can read; it stays that way.
     if "Sec-Fetch-Site" not in request.headers and "Origin" not in request.headers:
-        answer["refresh_token"] = refresh_token
+        answer["refresh_token"] = session.token
     return answer
 
 
@@ -144,4 +169,12 @@ def _forget_cookies(response: Response) -> None:
 
 
 def _peer(request: Request) -> str:
-    return request.client.host if request.client else "unknown"
+    """The address the front saw. Of IPv6 the network: whoever has one address of it has them all."""
+    host = request.client.host if request.client else "unknown"
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, IPv4Address):
+        return host
+    return str(address.ipv4_mapped or ip_network((address, IPV6_PREFIX), strict=False))

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from eventstore.errors import StoreUnavailable
 from eventstore.writer import FAULTS_OF_CONNECTION
+from gateways.auth import TooBusy
 from gateways.chat import asyncapi
 from gateways.errors import Problem
 from gateways.http import accounts, channels, chat, money
@@ -27,6 +28,7 @@ log = structlog.get_logger()
 BODY_BYTES_MAX: Final = 64 * 1024
 LENGTH_DIGITS_MAX: Final = 12
 QUERY_BYTES_MAX: Final = 4096
+TOO_LARGE: Final = f"A request has at most {BODY_BYTES_MAX} bytes of body and {QUERY_BYTES_MAX} of query."
 VALIDATION_ERRORS_SHOWN_MAX: Final = 20
 
 Health = Callable[[], Awaitable[dict[str, Any]]]
@@ -64,7 +66,7 @@ def build(api: Api, *, alive: Health, ready: Health) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _fault)
-    for fault in (StoreUnavailable, *FAULTS_OF_CONNECTION):
+    for fault in (StoreUnavailable, TooBusy, *FAULTS_OF_CONNECTION):
         app.add_exception_handler(fault, _unavailable)
     app.add_middleware(Limits)
     return app
@@ -90,7 +92,8 @@ class Limits:
             message = await receive()
             got += len(message.get("body", b""))
             if got > BODY_BYTES_MAX:
-                raise _too_large()
+                # In the form that FastAPI lets pass while it reads a body.
+                raise HTTPException(413, TOO_LARGE)
             return message
 
         async def sending(message: Message) -> None:
@@ -125,9 +128,7 @@ def _refused(scope: Scope) -> Problem | None:
 
 
 def _too_large() -> Problem:
-    return Problem(
-        "body_too_large", f"A request has at most {BODY_BYTES_MAX} bytes of body and {QUERY_BYTES_MAX} of query."
-    )
+    return Problem("body_too_large", TOO_LARGE)
 
 
 def _health(said: dict[str, Any]) -> Response:

@@ -7,7 +7,9 @@ CREATE TABLE broadcasts (
     ended_at timestamptz,
     end_reason text,
     vod_url text,
-    duration_s double precision
+    duration_s double precision,
+    -- Kept apart from vod_url: a recording may be published after it was deleted, and stays deleted.
+    deleted boolean NOT NULL DEFAULT false
 );
 CREATE INDEX broadcasts_channel ON broadcasts (channel_id, started_at DESC, broadcast_id DESC);
 

@@ -33,6 +33,15 @@ from tests.engines import fresh_database
 PASSWORD = "correct horse battery"
 
 
+def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The body of an answer that must be this problem."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert (body["status"], body["code"]) == (status, code)
+    return body
+
+
 @dataclass
 class Stand:
     app: FastAPI

@@ -3,31 +3,17 @@
 import ast
 import asyncio
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
-import httpx
 import jwt
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from domain.chat import MessagePosted
 from eventstore.port import Appended, ChatPost
-from gateways.auth import ACCESS_COOKIE, REFRESH_COOKIE
 from gateways.errors import STATUS
-from gateways.http.app import BODY_BYTES_MAX
-from tests.gateways.http.conftest import PASSWORD, Stand
+from tests.gateways.http.conftest import PASSWORD, Stand, problem
 
 ROOT = Path(__file__).parents[3]
-
-
-def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    assert answer.status_code == status, answer.text
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    body: dict[str, Any] = answer.json()
-    assert (body["status"], body["code"]) == (status, code)
-    return body
 
 
 def test_every_refusal_in_the_source_has_its_status() -> None:
@@ -61,68 +47,6 @@ async def test_registering_logging_in_and_being_somebody(stand: Stand) -> None:
     for token in ("nonsense", forged, jwt.encode({"sub": "x"}, "", "none")):
         answer = await stand.client.get("/api/v1/accounts/me", headers={"Authorization": f"Bearer {token}"})
         problem(answer, 401, "unauthenticated")
-
-
-async def test_wrong_passwords_are_told_apart_from_nothing_and_soon_from_nobody(stand: Stand) -> None:
-    ann = await stand.register("ann")
-    for username in (ann.name, f"nobody_{uuid4().hex[:6]}"):
-        for _ in range(5 if username == ann.name else 1):
-            wrong = await stand.client.post("/api/v1/sessions", json={"username": username, "password": "wrong"})
-            if wrong.status_code == 429:
-                break
-            problem(wrong, 401, "credentials_invalid")
-    right = await stand.client.post("/api/v1/sessions", json={"username": ann.name, "password": PASSWORD})
-    assert problem(right, 429, "too_many_attempts")["wait_s"] > 0
-    assert int(right.headers["Retry-After"]) > 0
-    stand.api.logins._failed.clear()
-
-
-async def test_a_browsers_session_is_cookies_that_scripts_and_other_sites_cannot_use(stand: Stand) -> None:
-    ann = await stand.register("ann")
-    headers = {"Sec-Fetch-Site": "same-origin"}
-    logged = await stand.client.post(
-        "/api/v1/sessions", json={"username": ann.name, "password": PASSWORD}, headers=headers
-    )
-    assert "refresh_token" not in logged.json()
-    cookies = logged.headers.get_list("Set-Cookie")
-    assert len(cookies) == 2
-    assert all("HttpOnly" in one and "SameSite" in one for one in cookies)
-    values = dict(one.split(";")[0].split("=", 1) for one in cookies)
-    access = {"Cookie": f"{ACCESS_COOKIE}={values[ACCESS_COOKIE]}"}
-    assert (await stand.client.get("/api/v1/accounts/me", headers=access)).status_code == 200
-    for site in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}):
-        answer = await stand.client.post("/api/v1/chat-tickets", headers=access | site)
-        problem(answer, 403, "cross_site")
-    assert (await stand.client.post("/api/v1/chat-tickets", headers=access | headers)).status_code == 201
-    kept = {"Cookie": f"{REFRESH_COOKIE}={values[REFRESH_COOKIE]}"} | headers
-    assert (await stand.client.post("/api/v1/sessions/refresh", headers=kept)).status_code == 200
-    assert (await stand.client.delete("/api/v1/sessions/current", headers=kept)).status_code == 204
-    problem(await stand.client.post("/api/v1/sessions/refresh", headers=kept), 401, "session_ended")
-
-
-async def test_a_refresh_token_used_again_later_ends_its_whole_family(stand: Stand) -> None:
-    ann = await stand.register("ann")
-    first = (await stand.client.post("/api/v1/sessions", json={"username": ann.name, "password": PASSWORD})).json()[
-        "refresh_token"
-    ]
-    second = (await stand.client.post("/api/v1/sessions/refresh", json={"refresh_token": first})).json()[
-        "refresh_token"
-    ]
-    assert second != first
-    await stand.services.pool.execute(
-        "UPDATE sessions SET used_at = used_at - interval '1 hour' WHERE used_at IS NOT NULL"
-    )
-    for token in (first, second):
-        problem(
-            await stand.client.post("/api/v1/sessions/refresh", json={"refresh_token": token}), 401, "session_ended"
-        )
-
-
-async def test_a_ticket_is_good_once(stand: Stand) -> None:
-    ann = await stand.register("ann")
-    ticket = (await ann.ask("POST", "/chat-tickets")).json()["ticket"]
-    assert await stand.services.sessions.redeem(ticket) == (ann.account_id, ann.name)
-    assert await stand.services.sessions.redeem(ticket) is None
 
 
 async def test_a_channel_is_opened_described_followed_found_and_seen_at_once_by_who_did_it(stand: Stand) -> None:
@@ -246,90 +170,6 @@ async def test_lists_go_on_where_their_cursor_says(stand: Stand) -> None:
         cursor = f"&cursor={listed['next']}"
     whole = await carl.get(f"/finance/accounts/{account}/postings")
     assert seen == whole["items"]
-
-
-BAD = [
-    ("GET", "/api/v1/nowhere", None, {}, 404, "not_found"),
-    ("PUT", "/api/v1/accounts", None, {}, 405, "method_not_allowed"),
-    ("POST", "/api/v1/accounts", b"{", {}, 422, "invalid"),
-    ("POST", "/api/v1/accounts", b"[1,2]", {}, 422, "invalid"),
-    ("POST", "/api/v1/accounts", b'{"username":"abc","password":"short"}', {}, 422, "invalid"),
-    ("POST", "/api/v1/accounts", b'{"username":"abc","password":"long enough","admin":true}', {}, 422, "invalid"),
-    ("POST", "/api/v1/accounts", b'{"username":"a\\u0000b","password":"long enough"}', {}, 422, "name_invalid"),
-    ("POST", "/api/v1/sessions", b'{"username":"a\\u0000b","password":"x"}', {}, 401, "credentials_invalid"),
-    ("POST", "/api/v1/accounts", b" " * (BODY_BYTES_MAX + 1), {}, 413, "body_too_large"),
-    ("GET", "/api/v1/search?q=" + "x" * 5000, None, {}, 413, "body_too_large"),
-    ("GET", "/api/v1/search", None, {}, 422, "invalid"),
-    ("GET", "/api/v1/channels/live?limit=0", None, {}, 422, "invalid"),
-    ("GET", "/api/v1/channels/live?cursor=bogus", None, {}, 400, "cursor_invalid"),
-    ("GET", "/api/v1/channels/live?cursor=WzEsMl0", None, {}, 400, "cursor_invalid"),
-    ("GET", "/api/v1/channels/live", None, {"Tallylight-Position": "bogus"}, 400, "position_invalid"),
-    ("GET", "/api/v1/channels/live", None, {"Tallylight-Position": "eyI5OSI6MX0"}, 400, "position_invalid"),
-    ("GET", "/api/v1/channels/%00", None, {}, 404, "channel_not_found"),
-    ("GET", "/api/v1/broadcasts/%00/chat", None, {}, 404, "broadcast_not_found"),
-    ("GET", "/api/v1/accounts/me", None, {"Authorization": "Basic eDp5"}, 401, "unauthenticated"),
-    ("POST", "/api/v1/sessions/refresh", None, {}, 401, "session_ended"),
-    ("POST", "/api/v1/channels", b'{"name":"abc"}', {}, 401, "unauthenticated"),
-]
-
-
-@pytest.mark.parametrize(("method", "path", "body", "headers", "status", "code"), BAD)
-async def test_a_bad_request_is_answered_with_its_problem(
-    stand: Stand, method: str, path: str, body: bytes | None, headers: dict[str, str], status: int, code: str
-) -> None:
-    typed = {"Content-Type": "application/json"} if body else {}
-    answer = await stand.client.request(method, path, content=body, headers=typed | headers)
-    problem(answer, status, code)
-    stand.api.logins._failed.clear()
-
-
-_json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=40),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
-    max_leaves=8,
-)
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-async def test_no_request_makes_the_api_stumble(stand: Stand, data: st.DataObject) -> None:
-    paths = stand.app.openapi()["paths"]
-    path = data.draw(st.sampled_from(sorted(paths)))
-    method = data.draw(st.sampled_from(sorted(paths[path])))
-    fields = (
-        "username",
-        "password",
-        "name",
-        "title",
-        "tier",
-        "slow_s",
-        "duration_s",
-        "tags",
-        "refresh_token",
-        "category",
-    )
-    body = data.draw(st.none() | _json | st.dictionaries(st.sampled_from(fields), _json, max_size=3))
-    part = st.text(st.characters(codec="utf-8", exclude_characters="/?#"), min_size=1, max_size=20)
-    while "{" in path:
-        start, end = path.index("{"), path.index("}")
-        path = (
-            path[:start] + httpx.QueryParams({"x": data.draw(part)}).__str__()[2:].replace("+", "%20") + path[end + 1 :]
-        )
-    query = data.draw(
-        st.dictionaries(
-            st.sampled_from(("limit", "cursor", "after", "q", "as_of", "from_offset")), st.text(max_size=30), max_size=3
-        )
-    )
-    stand.fuzzer = stand.fuzzer or await stand.register("fuzz", "finance")
-    token = stand.fuzzer.token
-    signed = {"Authorization": f"Bearer {token}"} if path != "/api/v1/accounts/me" or method != "delete" else {}
-    answer = await stand.client.request(
-        method.upper(), path, json=body, params=query, headers=signed | {"Idempotency-Key": "k"}
-    )
-    assert answer.status_code < 500, (method, path, body, query, answer.text)
-    if answer.status_code >= 400:
-        assert answer.headers["Content-Type"] == "application/problem+json"
-        assert answer.json()["code"] in STATUS
 
 
 async def test_a_store_that_is_away_is_said_to_be(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
