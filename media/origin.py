@@ -1,253 +1,233 @@
 """Serves live broadcasts over HTTP: master and media playlists with blocking reload, parts, segments. The role `media` mounts its routes.
 
-Reads what the packager put into the registry and never changes it. A held request costs a future; a change of its rendition wakes those
-whom it satisfies. Sections below are those of draft-pantos-hls-rfc8216bis.
+Reads what the packager put into the registry and never changes it. Requests for what is not made yet wait in `media.hls.holding`.
+Sections quoted below are those of draft-pantos-hls-rfc8216bis; B.1 says how long caches should keep what. From that an error departs
+where time may heal it: kept by a cache, the answer to one who asked too early would be everybody's.
 """
 
-import asyncio
-import heapq
+import math
 import re
-from collections.abc import Callable, Mapping
-from http import HTTPStatus
-from itertools import count
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
-from weakref import WeakKeyDictionary
 
-import orjson
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from media.answers import CORS, Elsewhere, in_memory, kept, problem
+from media.hls.cuts import SEGMENT_S
+from media.hls.holding import HELD_MAX, Begun, Held, Holding, PartMade, PlaylistReaches, Wish
 from media.hls.live import LiveBroadcast, LiveRegistry, LiveRendition
 from media.hls.playlist import CONTENT_TYPE
-from media.hls.window import Part
 
-HELD_MAX: Final = 20_000
-"""Requests that may wait at a time, all broadcasts together."""
 FIRST_SEGMENT_S_MAX: Final = 6.0
+"""The master playlist of a broadcast that has just begun waits so long for something to show."""
+HELD_TD_MAX: Final = 3
+"""6.2.5.2: a reload held for longer than so many target durations is answered 503."""
 AHEAD_MAX: Final = 2
 """6.2.5.2: a media sequence number so far beyond the last is refused."""
-EVER: Final = "public, max-age=31536000, immutable"
-_NUMBER: Final = re.compile(r"\d{1,12}")
-_FILE: Final = re.compile(r"(part-|init-|)(\d{1,12})\.(m4s|mp4)")
-_RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
-_CORS: Final = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "Content-Length, Content-Range"}
+ENDED_S: Final = 60
+RETRY_S: Final = 1
+BROWSER_CHARS_MAX: Final = 200
+_DEFAULT_TD: Final = math.ceil(SEGMENT_S)
+_DECIMAL: Final = re.compile(r"[0-9]{1,12}")
+_FILE: Final = re.compile(r"(part-|init-|)(0|[1-9][0-9]{0,11})\.(m4s|mp4)")
+_MEDIA: Final = "video/mp4"
 
-_held = Gauge("tallylight_origin_held", "Requests that wait for media to be made")
-_asked = Counter("tallylight_origin_requests_total", "Requests", ["kind"])
-_unmet = Counter("tallylight_origin_unmet_total", "Held requests that ended without what they waited for")
-
-Place = tuple[int, int]
-"""Segment number, part index."""
-
-
-class _Waiting:
-    """Those who wait for one rendition, nearest first."""
-
-    def __init__(self, live: LiveRendition) -> None:
-        self._live = live
-        self._order = count()
-        self._heap: list[tuple[Place, int, asyncio.Future[None]]] = []
-        live.listeners.append(self.changed)
-
-    def wait(self, place: Place) -> asyncio.Future[None]:
-        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._heap, (place, next(self._order), waiting))
-        return waiting
-
-    def changed(self) -> None:
-        while self._heap and has(self._live, self._heap[0][0]):
-            _, _, waiting = heapq.heappop(self._heap)
-            if not waiting.done():
-                waiting.set_result(None)
-        while self._heap and self._heap[-1][2].done():
-            self._heap.pop()
+_requests = Counter("tallylight_origin_requests", "Requests for live media", ["kind"])
+_masters, _playlists = _requests.labels("master"), _requests.labels("playlist")
+_kinds = {"part-": _requests.labels("part"), "init-": _requests.labels("init"), "": _requests.labels("segment")}
 
 
-def has(live: LiveRendition, place: Place) -> bool:
-    """Whether the playlist holds this part, a later one, or its end."""
-    return live.window.ended or (live.window.next > place and live.is_ready)
+@dataclass(frozen=True, slots=True)
+class Directives:
+    """6.2.5.2. `number` None: nothing is asked for."""
+
+    number: int | None = None
+    part: int | None = None
 
 
 class Origin:
-    def __init__(self, registry: LiveRegistry, *, watching: Callable[[str, str], None] | None = None) -> None:
+    def __init__(
+        self,
+        registry: LiveRegistry,
+        *,
+        watching: Callable[[str, str], None] | None = None,
+        held_max: int = HELD_MAX,
+        first_segment_s_max: float = FIRST_SEGMENT_S_MAX,
+    ) -> None:
         """`watching(channel_id, viewer)` is called for every media playlist that a viewer asks for."""
         self._registry = registry
         self._watching = watching
-        self._waiting: WeakKeyDictionary[LiveRendition, _Waiting] = WeakKeyDictionary()
-        self._futures: set[asyncio.Future[None]] = set()
-        self._texts: WeakKeyDictionary[LiveRendition, tuple[str, bytes]] = WeakKeyDictionary()
+        self._holding = Holding(most=held_max)
+        self._first_segment_s_max = first_segment_s_max
 
     def routes(self) -> list[BaseRoute]:
-        get, ask = ["GET", "HEAD"], ["OPTIONS"]
+        get = ["GET", "HEAD"]
         return [
-            Route("/live/{path:path}", self.preflight, methods=ask),
             Route("/live/{channel}/index.m3u8", self.master, methods=get),
             Route("/live/{channel}/{address}/{rendition}/index.m3u8", self.media, methods=get),
             Route("/live/{channel}/{address}/{rendition}/{name}", self.bytes_of, methods=get),
-            Route("/live/{path:path}", self.unknown, methods=get),
+            Route("/live/{path:path}", Elsewhere("Live broadcasts play at /live/{channel}/index.m3u8.")),
         ]
 
     def close(self) -> None:
-        """Whoever waits is answered now."""
-        for waiting in tuple(self._futures):
-            if not waiting.done():
-                waiting.set_result(None)
-
-    async def preflight(self, _request: Request) -> Response:
-        headers = {"Access-Control-Allow-Methods": "GET, HEAD, OPTIONS", "Access-Control-Allow-Headers": "Range"}
-        return Response(status_code=204, headers={**_CORS, **headers, "Access-Control-Max-Age": "86400"})
-
-    async def unknown(self, _request: Request) -> Response:
-        return _problem(404, "not_found", "Live broadcasts play at /live/{channel}/index.m3u8.")
+        """Whoever waits is answered now, and nobody waits any more."""
+        self._holding.close()
 
     async def master(self, request: Request) -> Response:
         """Addresses in it carry the broadcast, so that a playlist kept too long never leads to another broadcast's media."""
-        _asked.labels("master").inc()
+        _masters.inc()
         broadcast = self._registry.on_channel(request.path_params["channel"])
-        if broadcast is None or (broadcast.ended and not any(it.is_ready for it in broadcast.renditions)):
-            return _problem(404, "not_live", "This channel is not live.")
-        leader = broadcast.leader
-        if leader is not None and not leader.is_ready:
-            await self._until(leader, (0, 0), FIRST_SEGMENT_S_MAX)
-        if not any(live.is_ready for live in broadcast.renditions):
-            return _problem(404, "not_live", "This broadcast is only just beginning.", {"Retry-After": "1"})
-        lines = broadcast.master().splitlines()
-        text = "\n".join(line if line.startswith("#") else f"{broadcast.address}/{line}" for line in lines)
-        return Response(text + "\n", headers={**_CORS, "Cache-Control": "max-age=1"}, media_type=CONTENT_TYPE)
+        if broadcast is None:
+            return problem(404, "not_live", "This channel is not live.", kept(RETRY_S))
+        held = await self._holding.until(Begun(broadcast), self._first_segment_s_max, request.receive)
+        if held is Held.FULL or held is Held.CLOSED:
+            return _busy(held)
+        if not broadcast.has_begun:
+            return problem(404, "not_live", "This channel has nothing to show yet.", {"Retry-After": str(RETRY_S)})
+        headers = {**CORS, **kept(1)}
+        return Response(broadcast.master(f"{broadcast.address}/"), headers=headers, media_type=CONTENT_TYPE)
 
     async def media(self, request: Request) -> Response:
-        _asked.labels("playlist").inc()
-        found = self._rendition(request)
-        if found is None:
-            return _problem(404, "rendition_not_found", "There is no such rendition, or it has ended.")
-        broadcast, live = found
-        asked = _place(request)
-        if isinstance(asked, str):
-            return _problem(400, "directive_invalid", asked)
+        _playlists.inc()
+        query = request.query_params
+        blocking = "_HLS_msn" in query or "_HLS_part" in query
+        broadcast, live = self._find(request)
+        if broadcast is None or live is None:
+            return _missing(broadcast, 4 if blocking else 1)
         if self._watching is not None:
             self._watching(broadcast.channel_id, viewer(request))
-        target_s = broadcast.target_duration
-        if asked is not None and not live.window.ended and asked[0] > live.window.last_number + AHEAD_MAX:
-            return _problem(400, "too_far_ahead", f"The last segment is number {live.window.last_number}.")
-        wanted = asked if asked is not None else (0, -1)
-        if not has(live, wanted) and not await self._until(live, wanted, 3.0 * target_s):
-            return _problem(503, "media_late", "No media came in time.", {"Retry-After": "1"})
-        # 6.2.5.1 and appendix B.1: an answer to a blocking request may be kept long, any other only half a target duration.
-        age_s = 6 * target_s if asked is not None else max(1, target_s // 2)
         if live.window.ended:
-            age_s = 60
-        headers = {**_CORS, "Cache-Control": f"public, max-age={age_s}"}
-        return Response(self._text(live), headers=headers, media_type=CONTENT_TYPE)
+            # 6.2.5.2: directives are ignored once the playlist has its end.
+            return _playlist(live, ENDED_S)
+        asked = directives(query)
+        if isinstance(asked, str):
+            return problem(400, "directive_invalid", asked, kept(4 * broadcast.target_duration))
+        if (too_far := _too_far(live, asked)) is not None:
+            return problem(400, "too_far_ahead", too_far)
+        # Kept long is only what is new when it is asked for: what a player far behind is given would soon mislead the next one.
+        is_new = asked.number is not None and asked.number >= live.window.last_number - 1
+        number, part = (0, -1) if asked.number is None else (asked.number, asked.part)
+        held = await self._hold(live, PlaylistReaches(live, number, part), request)
+        if held is not Held.FULFILLED:
+            return _busy(held)
+        return _playlist(live, _max_age_s(live, is_new=is_new))
 
     async def bytes_of(self, request: Request) -> Response:
-        found, name = self._rendition(request), _FILE.fullmatch(request.path_params["name"])
-        if found is None or name is None:
-            return _problem(404, "media_not_found", "There is no such media, or no more.")
-        _, live = found
-        kind, number = name[1], int(name[2])
-        _asked.labels(kind.rstrip("-") or "segment").inc()
+        broadcast, live = self._find(request)
+        name = _FILE.fullmatch(request.path_params["name"])
+        if broadcast is None or live is None:
+            return _missing(broadcast, 1)
+        if name is None:
+            return _gone(broadcast)
+        kind, number, window = name[1], int(name[2]), live.window
+        _kinds[kind].inc()
         data: bytes | memoryview | None = None
-        if kind == "init-" and name[3] == "mp4":
-            data = live.window.inits[number] if number < len(live.window.inits) else None
-        elif kind == "part-" and name[3] == "m4s":
-            part = await self._part(live, number)
-            data = part.data if part is not None else None
-        elif kind == "" and name[3] == "m4s":
-            entry = live.window.segment(number)
-            data = entry.data if entry is not None else None
+        match kind, name[3]:
+            case "init-", "mp4":
+                data = window.inits[number] if number < len(window.inits) else None
+                was_made = False
+            case "part-", "m4s":
+                if number == window.next_sequence:
+                    # 6.2.6: no byte of the part that was hinted at goes out before all of them can.
+                    held = await self._hold(live, PartMade(live, number), request)
+                    if held is not Held.FULFILLED:
+                        return _busy(held)
+                part = window.part(number)
+                data, was_made = (part.data if part else None), number < window.next_sequence
+            case "", "m4s":
+                entry = window.segment(number)
+                data, was_made = (entry.data if entry else None), number < window.next[0]
+            case _:
+                was_made = True
         if data is None:
-            return _problem(404, "media_not_found", "There is no such media, or no more.")
-        return _bytes(request, data)
+            return _gone(broadcast) if was_made or window.ended else _not_yet()
+        return in_memory(request, data, _MEDIA)
 
-    # -- holding ---------------------------------------------------------------------------------------------------
+    async def _hold(self, live: LiveRendition, wish: Wish, request: Request) -> Held:
+        return await self._holding.until(wish, float(HELD_TD_MAX * live.broadcast.target_duration), request.receive)
 
-    async def _part(self, live: LiveRendition, sequence: int) -> Part | None:
-        """6.2.6: a request for the part that was hinted at waits until it is there."""
-        window = live.window
-        deadline = asyncio.get_running_loop().time() + 3.0 * live.broadcast.target_duration
-        # A segment may end where one more part was expected: then the hint is the next segment's first.
-        while window.part(sequence) is None and sequence == window.next_sequence and not window.ended:
-            if not await self._until(live, window.next, deadline - asyncio.get_running_loop().time()):
-                break
-        return window.part(sequence)
-
-    async def _until(self, live: LiveRendition, place: Place, timeout_s: float) -> bool:
-        """Wait until the rendition has this place. False where it has not in time, or too many wait."""
-        if len(self._futures) >= HELD_MAX:
-            _unmet.inc()
-            return False
-        queue = self._waiting.get(live)
-        if queue is None:
-            queue = self._waiting[live] = _Waiting(live)
-        waiting = queue.wait(place)
-        self._futures.add(waiting)
-        _held.inc()
-        try:
-            async with asyncio.timeout(timeout_s):
-                await waiting
-        except TimeoutError:
-            _unmet.inc()
-        finally:
-            waiting.cancel()
-            self._futures.discard(waiting)
-            _held.dec()
-        return has(live, place)
-
-    # -- finding ---------------------------------------------------------------------------------------------------
-
-    def _rendition(self, request: Request) -> tuple[LiveBroadcast, LiveRendition] | None:
+    def _find(self, request: Request) -> tuple[LiveBroadcast | None, LiveRendition | None]:
         params = request.path_params
         broadcast = self._registry.at(params["channel"], params["address"])
-        live = broadcast.rendition(params["rendition"]) if broadcast is not None else None
-        return (broadcast, live) if broadcast is not None and live is not None else None
-
-    def _text(self, live: LiveRendition) -> bytes:
-        """Encoded once a change."""
-        text, kept = live.playlist(), self._texts.get(live)
-        if kept is None or kept[0] is not text:
-            kept = self._texts[live] = (text, text.encode())
-        return kept[1]
+        return broadcast, broadcast.rendition(params["rendition"]) if broadcast is not None else None
 
 
 def viewer(request: Request) -> str:
-    """Whatever tells two viewers apart without knowing them: address and browser."""
-    host = request.client.host if request.client else ""
-    return f"{host}|{request.headers.get('User-Agent', '')[:200]}"
+    """Whatever tells two viewers apart: the address that the front saw, and the browser. Who serves chat tells them apart alike."""
+    forwarded = request.headers.getlist("X-Forwarded-For")
+    # A client may send one, too: the front writes its own behind it.
+    address = forwarded[-1].rpartition(",")[2].strip() if forwarded else ""
+    if not address and request.client is not None:
+        address = request.client.host
+    browsers = request.headers.getlist("User-Agent")
+    return f"{address}|{browsers[-1][:BROWSER_CHARS_MAX] if browsers else ''}"
 
 
-def _place(request: Request) -> Place | str | None:
-    """What `_HLS_msn` and `_HLS_part` ask for; what is wrong with them; None where nothing is asked (6.2.5.2)."""
-    query = request.query_params
+def directives(query: QueryParams) -> Directives | str:
+    """What a client asks for, or what is wrong with it. `_HLS_skip` is for playlists that offer CAN-SKIP-UNTIL, which ours do not."""
     numbers, parts = query.getlist("_HLS_msn"), query.getlist("_HLS_part")
     if not numbers:
-        return "_HLS_part needs _HLS_msn." if parts else None
+        return "_HLS_part needs _HLS_msn." if parts else Directives()
     if len(numbers) > 1 or len(parts) > 1:
         return "Each directive may stand once."
-    if not _NUMBER.fullmatch(numbers[0]) or (parts and not _NUMBER.fullmatch(parts[0])):
+    if not all(_DECIMAL.fullmatch(value) for value in (*numbers, *parts)):
         return "_HLS_msn and _HLS_part are decimal numbers."
-    # Without a part, the whole segment is asked for: it is there when the one after it is next.
-    return (int(numbers[0]), int(parts[0])) if parts else (int(numbers[0]), 1 << 40)
+    return Directives(int(numbers[0]), int(parts[0]) if parts else None)
 
 
-def _bytes(request: Request, data: bytes | memoryview) -> Response:
-    headers = {**_CORS, "Cache-Control": EVER, "Accept-Ranges": "bytes"}
-    found = _RANGE.fullmatch(request.headers.get("Range", "").strip())
-    size, status = len(data), 200
-    if found is not None and (found[1] or found[2]):
-        start = int(found[1]) if found[1] else max(0, size - int(found[2]))
-        end = min(int(found[2]) + 1 if found[1] and found[2] else size, size)
-        if start >= size:
-            return _problem(416, "range_invalid", f"There are {size} bytes.", {"Content-Range": f"bytes */{size}"})
-        if start < end:
-            headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-            data, status = data[start:end], 206
-    return Response(bytes(data), status, headers, "video/mp4")
+def _too_far(live: LiveRendition, asked: Directives) -> str | None:
+    number, parts = live.window.next
+    if asked.number is None or asked.number < number:
+        return None
+    if asked.number > number - 1 + AHEAD_MAX:
+        return f"The last segment is number {number - 1}."
+    # "Advance Part Limit": three seconds of parts.
+    limit = math.ceil(3 / live.part_target_s) if live.part_target_s < 1 else 3
+    if asked.part is not None and asked.part > (parts - 1 if asked.number == number else -1) + limit:
+        return f"Segment {number} has {parts} parts."
+    return None
 
 
-def _problem(status: int, code: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """RFC 9457."""
-    title = HTTPStatus(status).phrase
-    body = orjson.dumps({"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail})
-    return Response(body, status, {"Cache-Control": "no-store", **_CORS, **(headers or {})}, "application/problem+json")
+def _max_age_s(live: LiveRendition, *, is_new: bool) -> int:
+    target_s = live.broadcast.target_duration
+    if live.window.ended:
+        return ENDED_S
+    return 6 * target_s if is_new else max(1, target_s // 2)
+
+
+def _playlist(live: LiveRendition, max_age_s: int) -> Response:
+    return Response(live.playlist_bytes(), headers={**CORS, **kept(max_age_s)}, media_type=CONTENT_TYPE)
+
+
+def _busy(held: Held) -> Response:
+    """Also to one who left and will not read it."""
+    retry = {"Retry-After": str(RETRY_S)}
+    match held:
+        case Held.FULL:
+            return problem(503, "too_many_waiting", "Too many requests wait for media.", retry)
+        case Held.CLOSED:
+            return problem(503, "stopping", "This server is stopping.", retry)
+        case _:
+            return problem(503, "media_late", "No media came in time.", retry)
+
+
+def _missing(broadcast: LiveBroadcast | None, target_durations: int) -> Response:
+    detail = "There is no such broadcast, or no more."
+    if broadcast is None:
+        return problem(404, "broadcast_not_found", detail, kept(target_durations * _DEFAULT_TD))
+    if broadcast.ended:
+        return _gone(broadcast)
+    return problem(404, "rendition_not_found", "This broadcast has no such rendition.")
+
+
+def _gone(broadcast: LiveBroadcast) -> Response:
+    return problem(404, "media_not_found", "There is no such media, or no more.", kept(broadcast.target_duration))
+
+
+def _not_yet() -> Response:
+    return problem(404, "media_not_found", "There is no such media yet.")

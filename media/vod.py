@@ -6,15 +6,13 @@ Reads the archive and never writes it. A manifest that a crash cut short plays u
 import math
 import re
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from http import HTTPStatus
 from time import monotonic
 from typing import Final
 
 import obstore
-import orjson
 import structlog
 from obstore.exceptions import BaseError, NotFoundError
 from starlette.requests import Request
@@ -22,6 +20,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from media import manifest
+from media.answers import CORS, IMMUTABLE, Elsewhere, byte_range, problem
 from media.archive import Archive
 from media.manifest import Manifest, SegmentLine, StoredObject
 
@@ -34,15 +33,9 @@ UNFINISHED_S: Final = 1.0
 """A manifest without an end may still grow: it is read again after so long."""
 STREAM_BYTES: Final = 256 << 10
 
-_CORS: Final = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Expose-Headers": "Accept-Ranges, Content-Length, Content-Range",
-}
-_IMMUTABLE: Final = {"Cache-Control": "public, max-age=31536000, immutable", "Accept-Ranges": "bytes", **_CORS}
 _PLAYLIST: Final = "application/vnd.apple.mpegurl"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(mp4|m4s)")
-_RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 # -- the playlists' text --------------------------------------------------------------------------------------------
@@ -130,21 +123,13 @@ class Vod:
 
     def routes(self) -> list[BaseRoute]:
         """All below /vod, and an answer of our own for whatever else is asked there."""
-        get, ask = ["GET", "HEAD"], ["OPTIONS"]
+        get = ["GET", "HEAD"]
         return [
-            Route("/vod/{path:path}", self.preflight, methods=ask),
             Route("/vod/{broadcast_id}/index.m3u8", self.master, methods=get),
             Route("/vod/{broadcast_id}/{rendition}/index.m3u8", self.media, methods=get),
             Route("/vod/{broadcast_id}/{rendition}/{name}", self.bytes_of, methods=get),
-            Route("/vod/{path:path}", self.unknown, methods=get),
+            Route("/vod/{path:path}", Elsewhere("Recordings play at /vod/{broadcast_id}/index.m3u8.")),
         ]
-
-    async def preflight(self, _request: Request) -> Response:
-        headers = {"Access-Control-Allow-Methods": "GET, HEAD, OPTIONS", "Access-Control-Allow-Headers": "Range"}
-        return Response(status_code=204, headers={**_CORS, **headers, "Access-Control-Max-Age": "86400"})
-
-    async def unknown(self, _request: Request) -> Response:
-        return _problem(404, "not_found", "Recordings play at /vod/{broadcast_id}/index.m3u8.")
 
     async def master(self, request: Request) -> Response:
         recording = await self._recording(request.path_params["broadcast_id"])
@@ -158,7 +143,7 @@ class Vod:
             return recording
         name = request.path_params["rendition"]
         if all(rendition.name != name for rendition in recording.renditions):
-            return _problem(404, "rendition_not_found", "This recording has no such rendition.")
+            return problem(404, "rendition_not_found", "This recording has no such rendition.")
         return _playlist(recording, media_playlist(recording, name))
 
     async def bytes_of(self, request: Request) -> Response:
@@ -166,16 +151,16 @@ class Vod:
         params = request.path_params
         broadcast_id, rendition, name = params["broadcast_id"], params["rendition"], params["name"]
         if not (_NAME.fullmatch(broadcast_id) and _NAME.fullmatch(rendition) and _FILE.fullmatch(name)):
-            return _problem(404, "segment_not_found", "There is no such segment.")
+            return problem(404, "segment_not_found", "There is no such segment.")
         key = f"{manifest.ROOT}/{broadcast_id}/{rendition}/{name}"
         try:
             size = (await obstore.head_async(self._store, key))["size"]
-            wanted = _range(request.headers.get("Range", ""), size)
+            wanted = byte_range(request.headers.get("Range", ""), size)
             if wanted is None:
                 headers = {"Content-Range": f"bytes */{size}"}
-                return _problem(416, "range_invalid", f"The segment has {size} bytes.", headers)
+                return problem(416, "range_invalid", f"The segment has {size} bytes.", headers)
             start, end = wanted
-            headers = {**_IMMUTABLE, "Content-Length": str(end - start)}
+            headers = {**IMMUTABLE, "Content-Length": str(end - start)}
             partial = (start, end) != (0, size)
             if partial:
                 headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
@@ -185,7 +170,7 @@ class Vod:
                 return Response(status_code=status, headers=headers, media_type=kind)
             found = await obstore.get_async(self._store, key, options={"range": (start, end)})
         except (NotFoundError, FileNotFoundError):
-            return _problem(404, "segment_not_found", "There is no such segment.")
+            return problem(404, "segment_not_found", "There is no such segment.")
         except (BaseError, OSError) as error:
             return _away(error)
         body = found.stream(min_chunk_size=STREAM_BYTES)
@@ -194,7 +179,7 @@ class Vod:
     async def _recording(self, broadcast_id: str) -> Manifest | Response:
         """A closed manifest never changes and is kept; one without an end is read again after a moment."""
         if not _NAME.fullmatch(broadcast_id):
-            return _problem(404, "recording_not_found", "There is no such recording.")
+            return problem(404, "recording_not_found", "There is no such recording.")
         kept = self._manifests.get(broadcast_id)
         if kept is not None and (kept.recording.ended_at or self._clock() - kept.at < UNFINISHED_S):
             self._manifests.move_to_end(broadcast_id)
@@ -204,7 +189,7 @@ class Vod:
         except (BaseError, OSError) as error:
             return _away(error)
         if recording is None or not recording.segments:
-            return _problem(404, "recording_not_found", "There is no such recording.")
+            return problem(404, "recording_not_found", "There is no such recording.")
         self._manifests[broadcast_id] = _Read(recording, self._clock())
         while len(self._manifests) > MANIFESTS_MAX:
             self._manifests.popitem(last=False)
@@ -215,38 +200,16 @@ def routes(archive: Archive) -> list[BaseRoute]:
     return Vod(archive).routes()
 
 
-def _range(asked: str, size: int) -> tuple[int, int] | None:
-    """First byte and the one after the last; the whole where nothing sensible was asked; None where it cannot be given."""
-    found = _RANGE.fullmatch(asked.strip())
-    if found is None or not (found[1] or found[2]):
-        return 0, size
-    if not found[1]:
-        suffix = int(found[2])
-        return (max(0, size - suffix), size) if suffix and size else None
-    start, end = int(found[1]), min(int(found[2] or size - 1), size - 1) + 1
-    if found[2] and int(found[2]) < start:
-        return 0, size
-    return (start, end) if start < size else None
-
-
 async def _chunks(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     async for chunk in body:
         yield bytes(chunk)
 
 
 def _playlist(recording: Manifest, text: str) -> Response:
-    headers = {"Cache-Control": f"public, max-age={300 if recording.ended_at else 1}", **_CORS}
+    headers = {"Cache-Control": f"public, max-age={300 if recording.ended_at else 1}", **CORS}
     return Response(text, headers=headers, media_type=_PLAYLIST)
 
 
 def _away(error: Exception) -> Response:
     log.warning("archive_away", error=f"{type(error).__name__}: {str(error)[:200]}")
-    return _problem(503, "archive_unavailable", "The archive is away for a moment.", {"Retry-After": "2"})
-
-
-def _problem(status: int, code: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """RFC 9457."""
-    title = HTTPStatus(status).phrase
-    body = orjson.dumps({"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail})
-    fields = {"Cache-Control": "no-store", **_CORS, **(headers or {})}
-    return Response(body, status, fields, "application/problem+json")
+    return problem(503, "archive_unavailable", "The archive is away for a moment.", {"Retry-After": "2"})

@@ -51,7 +51,7 @@ class LiveRendition:
         self._bits = 0
         self._seconds = 0.0
         self._frame_rate = rendition.video.frame_rate if rendition.video else 0.0
-        self._text: tuple[int, str] = (-1, "")
+        self._text = (-1, b"")
 
     @property
     def name(self) -> str:
@@ -63,6 +63,9 @@ class LiveRendition:
         return self.window.finished > 0 or self.window.ended
 
     def playlist(self) -> str:
+        return self.playlist_bytes().decode()
+
+    def playlist_bytes(self) -> bytes:
         version, text = self._text
         if version != self.window.version:
             text = media_playlist(
@@ -70,15 +73,15 @@ class LiveRendition:
                 target_duration=self.broadcast.target_duration,
                 part_target_s=self.part_target_s,
                 reports=[*self._reports()],
-            )
+            ).encode()
             self._text = (self.window.version, text)
         return text
 
-    def variant(self) -> Variant:
+    def variant(self, base: str = "") -> Variant:
         """Bandwidths are what was measured, where that is more than what was promised."""
         average = round(self._bits / self._seconds) if self._seconds else 0
         bandwidth = max(self.rendition.bandwidth, self.peak_bandwidth, 1)
-        return Variant(self.rendition, f"{self.name}/index.m3u8", bandwidth, average, self._frame_rate)
+        return Variant(self.rendition, f"{base}{self.name}/index.m3u8", bandwidth, average, self._frame_rate)
 
     def measured(self, entry: Entry, frames: int) -> None:
         if entry.duration_s <= 0 or entry.data is None:
@@ -102,7 +105,7 @@ class LiveRendition:
                     yield Report(f"../{other.name}/index.m3u8", number - 1, len(last.parts) - 1 if last else None)
 
     def _changed(self) -> None:
-        for listener in tuple(self.listeners):
+        for listener in (*self.listeners, *self.broadcast.listeners):
             listener()
 
 
@@ -127,6 +130,8 @@ class LiveBroadcast:
         self.keep = keep
         self.cuts = Cuts()
         self.ended = False
+        self.listeners: list[Callable[[], None]] = []
+        """Called when any of its renditions changes, and at its end."""
         self.target_duration = math.floor(segment_s + 0.5)
         self.part_s = part_s
         self._segment_s = segment_s
@@ -145,8 +150,14 @@ class LiveBroadcast:
     def leader(self) -> LiveRendition | None:
         return self._renditions[self._leader] if self._leader is not None else None
 
-    def master(self) -> str:
-        return master_playlist(live.variant() for live in self.renditions)
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is anything to see."""
+        return any(live.window.finished > 0 for live in self._renditions.values())
+
+    def master(self, base: str = "") -> str:
+        """`base` stands before each address in it."""
+        return master_playlist(live.variant(base) for live in self.renditions)
 
     def add(self, rendition: Rendition) -> SampleSink:
         """Samples of a new rendition, or of one that begins again: the sink it had is closed."""
@@ -185,6 +196,8 @@ class LiveBroadcast:
         self.ended = True
         for live in self.renditions:
             live.window.end()
+        for listener in tuple(self.listeners):
+            listener()
 
     def source_moved(self) -> None:
         """Rungs that were ahead of the source learn of its cuts."""
@@ -355,6 +368,7 @@ class LiveRegistry:
         return self._by_channel.get(channel)
 
     def at(self, channel: str, address: str) -> LiveBroadcast | None:
+        self.sweep()
         broadcast = self._by_address.get(address)
         return broadcast if broadcast is not None and broadcast.channel == channel else None
 
@@ -363,7 +377,7 @@ class LiveRegistry:
         return list(self._by_address.values())
 
     def sweep(self) -> None:
-        """Forget what ended long ago. Called on every opening and look-up by channel; memory is bounded in between by the maximum."""
+        """Forget what ended long ago. Called on every opening and look-up; memory is bounded in between by the maximum."""
         due = self._clock() - self._retained_s
         while self._ended and (self._ended[0][0] <= due or len(self._ended) > BROADCASTS_MAX):
             _, broadcast = self._ended.popleft()
