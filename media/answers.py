@@ -49,7 +49,10 @@ class Elsewhere:
             case "GET" | "HEAD":
                 return problem(404, "not_found", self._detail)
             case "OPTIONS":
-                asked = {"Access-Control-Allow-Methods": _METHODS, "Access-Control-Allow-Headers": "Range"}
+                asked = {
+                    "Access-Control-Allow-Methods": _METHODS,
+                    "Access-Control-Allow-Headers": "Range, Tallylight-Viewer",
+                }
                 return Response(status_code=204, headers={**CORS, **asked, "Access-Control-Max-Age": "86400"})
             case _:
                 return problem(405, "method_not_allowed", "Media can only be read.", {"Allow": _METHODS})

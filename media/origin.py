@@ -35,6 +35,7 @@ BROWSER_CHARS_MAX: Final = 200
 _DEFAULT_TD: Final = math.ceil(SEGMENT_S)
 _DECIMAL: Final = re.compile(r"[0-9]{1,12}")
 _FILE: Final = re.compile(r"(part-|init-|)(0|[1-9][0-9]{0,11})\.(m4s|mp4)")
+_VIEWER: Final = re.compile(r"[A-Za-z0-9_-]{8,40}")
 _MEDIA: Final = "video/mp4"
 
 _requests = Counter("tallylight_origin_requests", "Requests for live media", ["kind"])
@@ -158,7 +159,10 @@ class Origin:
 
 
 def viewer(request: Request) -> str:
-    """Whatever tells two viewers apart: the address that the front saw, and the browser. Who serves chat tells them apart alike."""
+    """Whatever tells two viewers apart: what our own player calls itself, to chat too; else the address the front saw, and the browser."""
+    named = request.headers.get("Tallylight-Viewer", "")
+    if _VIEWER.fullmatch(named):
+        return named
     forwarded = request.headers.getlist("X-Forwarded-For")
     # A client may send one, too: the front writes its own behind it.
     address = forwarded[-1].rpartition(",")[2].strip() if forwarded else ""

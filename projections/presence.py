@@ -18,7 +18,6 @@ CHANNELS_MAX: Final = 10_000
 """Channels that one process counts at a time; what is beyond is left out until a window ends."""
 SKETCH_BYTES_MAX: Final = 8192
 POD_BYTES_MAX: Final = 200
-BROWSER_CHARS_MAX: Final = 200
 
 _PREFIX: Final = struct.Struct(">2sBIH")
 _MAGIC: Final = b"TP"
@@ -67,11 +66,6 @@ class Presence:
         self._sketches = {}
         for channel_id, sketch in sketches.items():
             yield channel_id.encode(), encode(Seen(self._pod, window_s, bytes(sketch.serialize_compact())))
-
-
-def viewer_key(address: str, browser: str) -> str:
-    """What those who serve video and chat alike know of a viewer; never stored, only sketched."""
-    return f"{address}|{browser[:BROWSER_CHARS_MAX]}"
 
 
 def _window(now_s: float) -> int:

@@ -1,5 +1,6 @@
 """Fixtures every test may ask for. The engines are real, start once a session, and only when something asks for them."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +8,11 @@ import pytest
 from gateways.engines.broker import Broker
 from gateways.engines.postgres import Postgres
 from tests.engines import fresh_database, running_broker, running_postgres
+
+
+# A shell that starts a job in the background has it ignore Ctrl-C, and so would every process that we start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

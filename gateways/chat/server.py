@@ -5,6 +5,7 @@ back later, 4100–4199 do not come back unchanged (the split that Centrifugo's 
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -26,7 +27,6 @@ from eventstore.errors import StoreUnavailable
 from gateways.chat import frames
 from gateways.chat.frames import BadFrame, Ping, PostMessage
 from gateways.chat.pod import Identity, Pod
-from projections.presence import viewer_key
 
 log = structlog.get_logger()
 
@@ -35,6 +35,8 @@ UNREAD_BYTES_MAX: Final = 256 * 1024
 REQUESTS_PER_S: Final = 5.0
 REQUESTS_BURST: Final = 20.0
 BAD_FRAMES_MAX: Final = 10
+
+_VIEWER: Final = re.compile(r"[A-Za-z0-9_-]{8,40}")
 
 CLOSE_SLOW: Final = 4000
 CLOSE_ABUSE: Final = 4100
@@ -158,7 +160,9 @@ class ChatServer:
             return _problem(503, "unavailable", "Chat is away for a moment.", {"Retry-After": "1"})
         if channel_id is None:
             return _problem(404, "channel_not_found", "There is no such channel.")
-        self._admitted[connection] = _Admitted(channel_id, name.lower(), after, identity, _viewer(connection, request))
+        self._admitted[connection] = _Admitted(
+            channel_id, name.lower(), after, identity, _viewer(connection, query.get("viewer", [""])[0], identity)
+        )
         return None
 
     async def _serve(self, connection: ServerConnection) -> None:
@@ -223,11 +227,11 @@ def _header(request: Request, name: str) -> str | None:
     return values[-1] if values else None
 
 
-def _viewer(connection: ServerConnection, request: Request) -> str:
-    """As the origin tells viewers apart: address (the front's word for it) and browser, so that one who does both counts once."""
-    forwarded = (_header(request, "X-Forwarded-For") or "").rpartition(",")[2].strip()
-    remote = connection.remote_address
-    return viewer_key(forwarded or (str(remote[0]) if remote else ""), _header(request, "User-Agent") or "")
+def _viewer(connection: ServerConnection, name: str, identity: Identity | None) -> str:
+    """What our page calls itself, to the origin too, so that one who watches and chats counts once; else whoever this is."""
+    if _VIEWER.fullmatch(name):
+        return name
+    return identity.account_id if identity is not None else str(connection.id)
 
 
 def _after(values: list[str] | None) -> int | str | None:

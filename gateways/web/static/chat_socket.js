@@ -3,6 +3,7 @@
 // Events: `frame` (detail: one parsed frame), `connection` (detail: connecting | open | waiting | closed).
 
 import { post } from './api.js';
+import { viewer } from './viewer.js';
 
 const BACK_OFF_MS = 500;
 const BACK_OFF_MS_MAX = 15_000;
@@ -30,7 +31,7 @@ export class ChatSocket extends EventTarget {
 
   async connect() {
     this.#tell('connecting');
-    const query = new URLSearchParams();
+    const query = new URLSearchParams({ viewer: viewer() });
     if (this.after !== null) query.set('after', this.after);
     const ticket = this.signedIn ? await this.#ticket() : null;
     if (ticket) query.set('ticket', ticket);

@@ -4,6 +4,7 @@
 // itself, however often, waiting longer each time up to BACK_OFF_MS_MAX; only its page decides that nothing is on air.
 
 import { aheadOf, keepClose, ON_STALL_S, TARGET_S } from './latency.js';
+import { viewer } from './viewer.js';
 
 const BACK_OFF_MS = 500;
 const BACK_OFF_MS_MAX = 8_000;
@@ -23,6 +24,7 @@ const COMMON = {
 const LIVE = {
   ...COMMON,
   lowLatencyMode: true,
+  xhrSetup: (request, url) => { if (url.includes('.m3u8')) request.setRequestHeader('Tallylight-Viewer', viewer()); },
   liveSyncDuration: TARGET_S,
   liveMaxLatencyDuration: 8,
   liveSyncOnStallIncrease: ON_STALL_S,
