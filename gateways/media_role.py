@@ -62,10 +62,9 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
             sending = asyncio.create_task(presence.run())
             app = Starlette(routes=[*origin.routes(), *Vod(archive).routes()])
             try:
-                await serve(app, settings.host, settings.media_port, readiness)
+                await serve(app, settings.host, settings.media_port, readiness, stopping=origin.close)
             finally:
                 # What is on ends in order: encoders are told, recordings closed, facts told.
-                origin.close()
                 await rtmp.close()
                 await broadcasts.close()
                 await reporter.close()

@@ -6,7 +6,7 @@ believes X-Forwarded-* only from the front, which rewrites them.
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -35,8 +35,17 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(app: Any, host: str, port: int, readiness: Readiness, *, trusted: str = FRONT) -> None:
-    """Serve until cancelled, then let requests in flight finish for `DRAIN_S_MAX`. Says `ready` once it listens."""
+async def serve(
+    app: Any,
+    host: str,
+    port: int,
+    readiness: Readiness,
+    *,
+    trusted: str = FRONT,
+    stopping: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until cancelled, then let requests in flight finish for `DRAIN_S_MAX`; `stopping` may tell them to hurry. Says `ready` once
+    it listens."""
     # Bound here, not by uvicorn, which would leave the process without a word to our log.
     listening = socket.create_server((host, port), backlog=BACKLOG)
     server = _Server(
@@ -60,6 +69,7 @@ async def serve(app: Any, host: str, port: int, readiness: Readiness, *, trusted
     except asyncio.CancelledError:
         readiness.not_ready("stopping")
         server.should_exit = True
+        stopping()
         await task
         raise
     raise RuntimeError(f"The web server on {host}:{port} ended by itself.")
