@@ -53,6 +53,7 @@ async def run_api(settings: ApiSettings, readiness: Readiness) -> None:
             secret=secret,
             logins=Attempts(most=LOGINS_MAX, window_s=LOGINS_S),
             registrations=Attempts(most=REGISTRATIONS_MAX, window_s=REGISTRATIONS_S),
+            webhook_secrets={provider.name: settings.sandbox_secret.get_secret_value()},
         )
 
         async def store_answers() -> str | None:

@@ -20,6 +20,7 @@ STATUS: Final[Mapping[str, int]] = {
     "unauthenticated": 401,
     "credentials_invalid": 401,
     "session_ended": 401,
+    "signature_invalid": 401,
     "payment_declined": 402,
     "forbidden": 403,
     "cross_site": 403,

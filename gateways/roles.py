@@ -32,15 +32,26 @@ log = structlog.get_logger()
 
 
 async def _sandbox(settings: SandboxSettings, readiness: Readiness) -> None:
+    import httpx
+
     from gateways.payments.sandbox import Charges, build
+    from gateways.payments.sandbox_webhooks import deliver
     from gateways.serving import serve
 
     folder = settings.data_dir / "sandbox"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     charges = Charges(folder / "charges.sqlite")
+    secret = settings.sandbox_secret.get_secret_value()
     try:
-        app = build(charges, settings.sandbox_secret.get_secret_value())
-        await serve(app, settings.host, settings.sandbox_port, readiness)
+        async with httpx.AsyncClient() as client, asyncio.TaskGroup() as beside:
+            telling = None
+            if settings.sandbox_webhook_url:
+                telling = beside.create_task(deliver(charges, client, settings.sandbox_webhook_url, secret))
+            try:
+                await serve(build(charges, secret), settings.host, settings.sandbox_port, readiness)
+            finally:
+                if telling is not None:
+                    telling.cancel()
     finally:
         charges.close()
 

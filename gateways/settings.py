@@ -149,6 +149,8 @@ class SandboxSettings(Settings):
     host: str = "127.0.0.1"
     sandbox_port: Port = 8004
     sandbox_secret: SecretStr
+    sandbox_webhook_url: str = ""
+    """Where it tells of its charges; empty: nobody."""
 
 
 class FrontSettings(Settings):

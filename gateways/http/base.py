@@ -5,7 +5,7 @@ import base64
 import binascii
 import hmac
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, Any, Final
@@ -52,6 +52,8 @@ class Api:
     secret: str
     logins: Attempts
     registrations: Attempts
+    webhook_secrets: Mapping[str, str] = field(default_factory=dict)
+    """By the name of the provider that signs with it."""
 
     def stream_key(self, command_id: UUID) -> str:
         """256 bits nobody can guess, and the same for the same command: its answer may be asked for again."""

@@ -58,6 +58,9 @@ class Charges:
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS charges (key TEXT PRIMARY KEY, request TEXT NOT NULL, answer TEXT NOT NULL)"
         )
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS to_tell (key TEXT PRIMARY KEY, due REAL NOT NULL, tries INTEGER NOT NULL DEFAULT 0)"
+        )
         self._lock = asyncio.Lock()
 
     async def charge(self, key: str, request: ChargeRequest) -> tuple[ChargeAnswer | None, bool]:
@@ -80,8 +83,15 @@ class Charges:
             currency=request.currency,
             fee_minor=fee,
         )
-        self._db.execute("INSERT INTO charges VALUES (?, ?, ?)", (key, wanted, answer.model_dump_json()))
+        self._enter(key, wanted, answer)
         return answer, True
+
+    def _enter(self, key: str, request: str, answer: ChargeAnswer) -> None:
+        """The charge, and that it is to be told of, in one transaction."""
+        with self._db:
+            self._db.execute("BEGIN")
+            self._db.execute("INSERT INTO charges VALUES (?, ?, ?)", (key, request, answer.model_dump_json()))
+            self._db.execute("INSERT INTO to_tell (key, due) VALUES (?, 0)", (key,))
 
     async def settle(self, key: str) -> ChargeAnswer:
         """What became of this key; one never used is closed, so that a charge still on its way to us moves nothing."""
@@ -95,8 +105,24 @@ class Charges:
         answer = ChargeAnswer(
             id=f"ch_{uuid4().hex}", status="failed", code=NEVER_CHARGED, amount_minor=0, currency="XXX", fee_minor=0
         )
-        self._db.execute("INSERT INTO charges VALUES (?, ?, ?)", (key, CLOSED, answer.model_dump_json()))
+        self._enter(key, CLOSED, answer)
         return answer
+
+    async def untold(self, now: float, limit: int) -> list[tuple[str, int]]:
+        """Keys whose webhook is due, and how often it was tried."""
+        query = "SELECT key, tries FROM to_tell WHERE due <= ? ORDER BY due LIMIT ?"
+        async with self._lock:
+            return await asyncio.to_thread(lambda: self._db.execute(query, (now, limit)).fetchall())
+
+    async def told(self, key: str) -> None:
+        async with self._lock:
+            await asyncio.to_thread(self._db.execute, "DELETE FROM to_tell WHERE key = ?", (key,))
+
+    async def tell_again(self, key: str, due: float) -> None:
+        async with self._lock:
+            await asyncio.to_thread(
+                self._db.execute, "UPDATE to_tell SET due = ?, tries = tries + 1 WHERE key = ?", (due, key)
+            )
 
     async def count(self) -> int:
         """How many charges were captured, for audits and tests."""

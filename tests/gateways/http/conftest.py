@@ -48,6 +48,7 @@ class Stand:
     api: Api
     services: bootstrap.Services
     client: httpx.AsyncClient
+    charges: Charges
     fuzzer: "Person | None" = None
 
     async def register(self, name: str, *roles: str) -> "Person":
@@ -130,6 +131,7 @@ async def stand(postgres: Postgres, tmp_path_factory: Any) -> AsyncIterator[Stan
                 secret="secret",
                 logins=Attempts(most=5, window_s=60),
                 registrations=Attempts(most=500, window_s=60),
+                webhook_secrets={"sandbox": "sandbox-secret"},
             )
 
             async def fine() -> dict[str, Any]:
@@ -139,7 +141,7 @@ async def stand(postgres: Postgres, tmp_path_factory: Any) -> AsyncIterator[Stan
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
                 client.cookies.jar.set_policy(_NoCookies())
-                yield Stand(app, api, services, client)
+                yield Stand(app, api, services, client, charges)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
         charges.close()
