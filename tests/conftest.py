@@ -9,7 +9,6 @@ from gateways.engines.broker import Broker
 from gateways.engines.postgres import Postgres
 from tests.engines import fresh_database, running_broker, running_postgres
 
-
 # A shell that starts a job in the background has it ignore Ctrl-C, and so would every process that we start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

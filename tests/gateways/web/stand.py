@@ -49,6 +49,7 @@ class World:
     history: deque[Json] = field(default_factory=deque)
     received: asyncio.Queue[Json] = field(default_factory=asyncio.Queue)
     joined: asyncio.Queue[dict[str, str]] = field(default_factory=asyncio.Queue)
+    viewers: list[str] = field(default_factory=list)
     members: list[WebSocket] = field(default_factory=list)
     url: str = ""
 
@@ -111,6 +112,7 @@ def application(world: World) -> Starlette:
         if missed:
             await member.send_text(frames.encode(frames.messages(missed)).decode())
         world.members.append(member)
+        world.viewers.append(query.pop("viewer"))
         world.joined.put_nowait(query)
         try:
             while True:

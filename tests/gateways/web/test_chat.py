@@ -119,6 +119,7 @@ async def test_a_lost_connection_comes_back_after_the_last_message_and_sends_aga
     world.history.append(item(3, "ken", "three"))
     await world.drop()
     assert await world.joined.get() == {"after": "2", "ticket": "one-use"}
+    assert len(set(world.viewers)) == 1, "however often it comes back, it is one viewer"
     assert await world.received.get() == sent
     await expect(page.locator("#chat-lines .text")).to_have_text(["one", "two", "three"])
     await expect(page.locator("#chat-connection")).to_be_hidden()

@@ -94,6 +94,7 @@ async def test_nobody_is_sent_to_another_site_after_logging_in(page: Page, world
 
 async def test_logging_out_ends_the_session_here_and_there(page: Page, world: World) -> None:
     opened(world)
+    world.answers["POST /api/v1/sessions/refresh"] = SESSION
     await page.goto("/login")
     await page.evaluate("localStorage.setItem('tallylight.user', 'ada')")
     await page.goto("/")
