@@ -75,6 +75,11 @@ class Origin:
             Route("/live/{path:path}", Elsewhere("Live broadcasts play at /live/{channel}/index.m3u8.")),
         ]
 
+    @property
+    def held(self) -> int:
+        """How many requests wait now."""
+        return len(self._holding)
+
     def close(self) -> None:
         """Whoever waits is answered now, and nobody waits any more."""
         self._holding.close()

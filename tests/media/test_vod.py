@@ -1,16 +1,13 @@
 """The VOD over HTTP, judged by an HLS parser, by FFmpeg as its player, and by clients that ask for what is not there."""
 
-import asyncio
 import hashlib
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
-import imageio_ffmpeg
 import m3u8
 import pytest
-import uvicorn
 from obstore.store import S3Store
 from starlette.applications import Starlette
 
@@ -30,6 +27,7 @@ from tests.media.recorded import (
     recorder,
     segment,
 )
+from tests.media.stage import played, served
 
 
 @pytest.fixture
@@ -47,24 +45,8 @@ async def client(archive: Archive) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 async def address(archive: Archive) -> AsyncIterator[str]:
     """A real server, for players that are processes."""
-    server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes(archive)), log_level="warning", lifespan="off"))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        serving = asyncio.create_task(server.serve([listening]))
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        await serving
-
-
-async def played(url: str, stream: str) -> tuple[int, bytes]:
-    """How many frames FFmpeg decodes of a playlist, and everything that it complains about."""
-    process = await asyncio.create_subprocess_exec(
-        imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", "-loglevel", "warning", "-i", url,
-        "-map", stream, "-fps_mode", "passthrough", "-enc_time_base:v", "1:90000", "-progress", "pipe:1", "-f", "null", "-",
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    out, complaints = await asyncio.wait_for(process.communicate(), 60)
-    frames = [int(line[6:]) for line in out.splitlines() if line.startswith(b"frame=")]
-    return frames[-1] if frames else 0, complaints
+    async with served(Starlette(routes=routes(archive))) as address:
+        yield address
 
 
 async def test_ffmpeg_plays_a_recording_to_its_end(archive: Archive, address: str) -> None:
@@ -79,7 +61,9 @@ async def test_ffmpeg_plays_what_a_crash_left_up_to_the_last_finished_segment(ar
     assert archive.folder is not None
     path = archive.folder / "recordings" / BROADCAST / "manifest.jsonl"
     whole = path.read_bytes()
-    path.write_bytes(whole[: whole.rindex(b'{"kind":"segment"') + 40])
+    # A line may stand twice: one that was being written when the recorder closed is written again.
+    last = whole.index(b'{"kind":"segment","number":%d' % (NUMBERS - 1))
+    path.write_bytes(whole[: last + 40])
     frames, complaints = await played(f"{address}/vod/{BROADCAST}/source/index.m3u8", "0:v:0")
     assert complaints == b""
     assert frames == (SECONDS - SEGMENT_S) * FRAMES_A_SECOND
@@ -217,7 +201,7 @@ async def test_what_is_not_there_is_a_problem_with_a_code(
 async def test_a_browser_may_ask_before_it_asks_for_a_range(client: httpx.AsyncClient) -> None:
     answer = await client.options(f"/vod/{BROADCAST}/source/0.m4s")
     assert answer.status_code == 204
-    assert answer.headers["access-control-allow-headers"] == "Range"
+    assert answer.headers["access-control-allow-headers"].startswith("Range")
 
 
 async def test_while_the_archive_is_away_the_answer_says_when_to_come_back(archive: Archive) -> None:
