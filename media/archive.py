@@ -139,6 +139,7 @@ class Recorder:
         self._waiting_bytes = 0
         self._pending: list[Line] = [self._recording]
         self._inits: dict[str, list[bytes]] = {}  # every initialisation segment of a rendition, in order
+        self._inits_waiting: set[str] = set()  # those not stored yet, by key
         self._source = ""
         self._numbers: dict[int, _Number] = {}
         self._newest: dict[str, int] = {}
@@ -163,6 +164,7 @@ class Recorder:
         video = rendition.video
 
         def done(sha256: str | None) -> None:
+            self._inits_waiting.discard(key)
             if sha256 is None:
                 return
             line = RenditionLine(
@@ -177,6 +179,7 @@ class Recorder:
             )
             self._pending.append(line)
 
+        self._inits_waiting.add(key)
         self._enqueue(_Job(key, init, done))
 
     def segment(self, segment: Segment) -> None:
@@ -322,8 +325,10 @@ class Recorder:
             self._untold.append(fact)
 
     def _complete(self, number: int, entry: _Number) -> bool:
-        """Nothing of it waits, and every rendition has it, is past it, or is too late for it."""
+        """Nothing of it waits, nor what it cannot be decoded without, and every rendition has it, is past it, or is too late for it."""
         source = self._newest.get(self._source, -1)
+        if any(stored.init in self._inits_waiting for stored in entry.stored.values()):
+            return False
         return entry.waiting == 0 and (
             source >= number + LATE_NUMBERS or all(self._newest.get(name, -1) >= number for name in self._inits)
         )
