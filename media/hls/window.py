@@ -149,20 +149,22 @@ class Window:
         # playlist's longest more.
         keep_s = max(self._window_s, 3.0 * target_duration)
         listed_s = sum(entry.duration_s for entry in self.listed)
-        while self.finished > SEGMENTS_LISTED_MIN:
-            first = self._entries[self._listed_from]
-            if listed_s - first.duration_s < keep_s and self._bytes <= BYTES_MAX:
-                break
-            listed_s -= first.duration_s
-            self._listed_from += 1
-            self.discontinuity_sequence += first.discontinuity
+        while self.finished > SEGMENTS_LISTED_MIN and listed_s - self._entries[self._listed_from].duration_s >= keep_s:
+            listed_s -= self._entries[self._listed_from].duration_s
+            self._unlist()
         unlisted = [self._entries[index].duration_s for index in range(self._listed_from)]
         unlisted_s = sum(unlisted)
         for duration_s in unlisted:
             unlisted_s -= duration_s
-            if unlisted_s < keep_s and self._bytes <= BYTES_MAX:
+            if unlisted_s < keep_s:
                 break
             self._drop_first(1)
+        while self._bytes > BYTES_MAX and (self._listed_from or self.finished > SEGMENTS_LISTED_MIN):
+            self._drop_first(1)
+
+    def _unlist(self) -> None:
+        self.discontinuity_sequence += self._entries[self._listed_from].discontinuity
+        self._listed_from += 1
 
     def _drop_first(self, count: int) -> None:
         for _ in range(count):
