@@ -27,6 +27,8 @@ FIRST_SEGMENT_S_MAX: Final = 6.0
 """The master playlist of a broadcast that has just begun waits so long for something to show."""
 HELD_TD_MAX: Final = 3
 """6.2.5.2: a reload held for longer than so many target durations is answered 503."""
+HELD_S_MAX: Final = 25.0
+"""However long those are: fronts and caches lose patience after 30 s."""
 AHEAD_MAX: Final = 2
 """6.2.5.2: a media sequence number so far beyond the last is refused."""
 ENDED_S: Final = 60
@@ -36,6 +38,7 @@ _DEFAULT_TD: Final = math.ceil(SEGMENT_S)
 _DECIMAL: Final = re.compile(r"[0-9]{1,12}")
 _FILE: Final = re.compile(r"(part-|init-|)(0|[1-9][0-9]{0,11})\.(m4s|mp4)")
 _VIEWER: Final = re.compile(r"[A-Za-z0-9_-]{8,40}")
+_NO_WEIGHT: Final = re.compile(r"\s*q=0(\.0*)?\s*")
 _MEDIA: Final = "video/mp4"
 
 _requests = Counter("tallylight_origin_requests", "Requests for live media", ["kind"])
@@ -109,7 +112,7 @@ class Origin:
             self._watching(broadcast.channel_id, viewer(request))
         if live.window.ended:
             # 6.2.5.2: directives are ignored once the playlist has its end.
-            return _playlist(live, ENDED_S)
+            return _playlist(request, live, ENDED_S)
         asked = directives(query)
         if isinstance(asked, str):
             return problem(400, "directive_invalid", asked, kept(4 * broadcast.target_duration))
@@ -121,7 +124,7 @@ class Origin:
         held = await self._hold(live, PlaylistReaches(live, number, part), request)
         if held is not Held.FULFILLED:
             return _busy(held)
-        return _playlist(live, _max_age_s(live, is_new=is_new))
+        return _playlist(request, live, _max_age_s(live, is_new=is_new))
 
     async def bytes_of(self, request: Request) -> Response:
         broadcast, live = self._find(request)
@@ -155,7 +158,8 @@ class Origin:
         return in_memory(request, data, _MEDIA)
 
     async def _hold(self, live: LiveRendition, wish: Wish, request: Request) -> Held:
-        return await self._holding.until(wish, float(HELD_TD_MAX * live.broadcast.target_duration), request.receive)
+        wait_s_max = min(HELD_S_MAX, HELD_TD_MAX * live.broadcast.target_duration)
+        return await self._holding.until(wish, wait_s_max, request.receive)
 
     def _find(self, request: Request) -> tuple[LiveBroadcast | None, LiveRendition | None]:
         params = request.path_params
@@ -209,8 +213,21 @@ def _max_age_s(live: LiveRendition, *, is_new: bool) -> int:
     return 6 * target_s if is_new else max(1, target_s // 2)
 
 
-def _playlist(live: LiveRendition, max_age_s: int) -> Response:
-    return Response(live.playlist_bytes(), headers={**CORS, **kept(max_age_s)}, media_type=CONTENT_TYPE)
+def _playlist(request: Request, live: LiveRendition, max_age_s: int) -> Response:
+    headers = {**CORS, **kept(max_age_s), "Vary": "Accept-Encoding"}
+    text = live.playlist_bytes()
+    if accepts_gzip(request.headers.get("Accept-Encoding", "")):
+        # B.1: playlists go out compressed.
+        text, headers["Content-Encoding"] = live.playlist_gzipped(), "gzip"
+    return Response(text, headers=headers, media_type=CONTENT_TYPE)
+
+
+def accepts_gzip(accepted: str) -> bool:
+    """RFC 9110 12.5.3, as far as it goes for us: `gzip` is named, and not with a weight of nothing."""
+    return any(
+        coding.strip().lower() == "gzip" and not _NO_WEIGHT.fullmatch(weight)
+        for coding, _, weight in (part.partition(";") for part in accepted.split(","))
+    )
 
 
 def _busy(held: Held) -> Response:

@@ -4,6 +4,7 @@
 its name (a restarted rung, a source that came back) goes on in the same playlist. Knows nothing of HTTP, and never blocks.
 """
 
+import gzip
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -38,7 +39,7 @@ _outran = Counter(
 
 
 class LiveRendition:
-    """One line of the master playlist: its window, and the playlist's text, rendered once a change."""
+    """One line of the master playlist: its window, and the playlist's text, made once a change for all who ask."""
 
     def __init__(self, broadcast: "LiveBroadcast", rendition: Rendition) -> None:
         self.rendition = rendition
@@ -52,6 +53,7 @@ class LiveRendition:
         self._seconds = 0.0
         self._frame_rate = rendition.video.frame_rate if rendition.video else 0.0
         self._text = (-1, b"")
+        self._gzipped = (-1, b"")
 
     @property
     def name(self) -> str:
@@ -75,6 +77,13 @@ class LiveRendition:
                 reports=[*self._reports()],
             ).encode()
             self._text = (self.window.version, text)
+        return text
+
+    def playlist_gzipped(self) -> bytes:
+        version, text = self._gzipped
+        if version != self.window.version:
+            text = gzip.compress(self.playlist_bytes(), mtime=0)
+            self._gzipped = (self.window.version, text)
         return text
 
     def variant(self, base: str = "") -> Variant:

@@ -195,6 +195,24 @@ async def test_directives_that_are_not_offered_are_ignored(stage: Stage) -> None
         assert (await stage.get(f"{encoder.path}/index.m3u8?{query}")).content == plain.content
 
 
+@pytest.mark.parametrize(
+    ("accepted", "coding"),
+    [("gzip, deflate, br", "gzip"), ("br;q=1.0, GZIP;q=0.5", "gzip"), ("gzip;q=0", None), ("br", None), ("", None)],
+)
+async def test_a_playlist_is_compressed_once_for_all_who_take_it(
+    stage: Stage, accepted: str, coding: str | None
+) -> None:
+    encoder = Encoder(stage.open())
+    encoder.until(2, 3)
+    answer = await stage.get(f"{encoder.path}/index.m3u8", headers={"Accept-Encoding": accepted})
+    assert answer.headers.get("content-encoding") == coding
+    assert answer.headers["vary"] == "Accept-Encoding"
+    assert answer.text == encoder.live.playlist()
+    assert encoder.live.playlist_gzipped() is encoder.live.playlist_gzipped()
+    segment = await stage.get(f"{encoder.path}/0.m4s", headers={"Accept-Encoding": accepted})
+    assert "content-encoding" not in segment.headers
+
+
 async def test_who_waits_sees_the_end(stage: Stage) -> None:
     encoder = Encoder(stage.open())
     encoder.until(1, 3)
