@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -57,9 +57,8 @@ class Append:
     causation_id: UUID | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """Where a stream's last appended event stands."""
+class Placed(NamedTuple):
+    """Where a stream's last appended event stands. A tuple, like `Appended`: one is made for every event, as cheaply as can be."""
 
     stream: str
     version: int
@@ -67,8 +66,7 @@ class Placed:
     position: int
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """Durable. `at` is the recorded time; `placed` one entry a written stream, in the order of the writes."""
 
     placed: tuple[Placed, ...]

@@ -13,7 +13,7 @@ from eventstore.port import Appended, Duplicate, Outcome, Placed, Refused, Wrong
 
 _APPEND: Final = (
     "SELECT at, versions, positions, again, wrong FROM append_events"
-    "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)"
+    "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)"
 )
 _OUTCOMES: Final = "SELECT command, at, stream, version, shard, position, refusal FROM outcomes_of($1)"
 _POST: Final = (
@@ -109,51 +109,47 @@ class Batch:
 
     def columns(self) -> tuple[Any, ...]:
         shard_places = {shard: place for place, shard in enumerate(self.shards, 1)}
-        stream_places: dict[str, int] = {}
         shard_counts = [0] * (len(self.shards) + 1)
+        stream_places: dict[str, int] = {}
         stream_counts: list[int] = []
         expected: list[int | None] = []
-        e_stream, e_version, e_shard, e_position = [], [], [], []
         kinds: dict[tuple[str, str], int] = {}
-        e_kind, states = [], []
-        actors, ids, correlations, causations = [], [], [], []
-        o_command, o_write, o_event, o_money = [], [], [], []
-        for command in self.commands:
-            for number, write in enumerate(command.writes):
-                stream = write.stream
-                shard = shard_places[write.shard]
+        events: list[tuple[int, int, int, int, int, int, bytes]] = []
+        outcomes: list[tuple[int, int, int]] = []
+        for number, command in enumerate(self.commands, 1):
+            for which, write in enumerate(command.writes):
+                stream, shard = write.stream, shard_places[write.shard]
                 place = stream_places.get(stream)
                 if place is None:
                     place = stream_places[stream] = len(stream_counts) + 1
                     stream_counts.append(0)
                     expected.append(write.expected)
+                version, position = stream_counts[place - 1], shard_counts[shard]
                 for category, topic, state in write.events:
-                    stream_counts[place - 1] += 1
-                    shard_counts[shard] += 1
-                    e_stream.append(place)
-                    e_version.append(stream_counts[place - 1])
-                    e_shard.append(shard)
-                    e_position.append(shard_counts[shard])
-                    e_kind.append(kinds.setdefault((category, topic), len(kinds) + 1))
-                    states.append(state)
-                    actors.append(command.actor)
-                    ids.append(command.command_id)
-                    correlations.append(command.correlation_id)
-                    causations.append(command.causation_id)
-                o_command.append(command.command_id)
-                o_write.append(number)
-                o_event.append(len(e_stream))
-                o_money.append(command.money)
-                self._places.append((place, stream_counts[place - 1], shard, shard_counts[shard]))
+                    version += 1
+                    position += 1
+                    kind = kinds.get((category, topic))
+                    if kind is None:
+                        kind = kinds[category, topic] = len(kinds) + 1
+                    events.append((place, version, shard, position, kind, number, state))
+                stream_counts[place - 1], shard_counts[shard] = version, position
+                outcomes.append((number, which, len(events)))
+                self._places.append((place, version, shard, position))
         self.streams = list(stream_places)
         return (
-            self.shards, self.streams, expected, stream_counts,
-            e_stream, e_version, e_shard, e_position,
-            [category for category, _ in kinds], [topic for _, topic in kinds], e_kind, states,
-            _or_none(actors), ids, _or_none(correlations), _or_none(causations),
-            o_command, o_write, o_event, o_money,
+            self.shards, shard_counts[1:], self.streams, expected, stream_counts,
+            [category for category, _ in kinds], [topic for _, topic in kinds],
+            *self._of_commands(), *zip(*events, strict=True), *zip(*outcomes, strict=True),
             [command.index for command in self.commands if command.index],
         )  # fmt: skip
+
+    def _of_commands(self) -> Iterator[list[Any]]:
+        commands = self.commands
+        yield [command.command_id for command in commands]
+        yield [command.money for command in commands]
+        yield _or_none([command.actor for command in commands])
+        yield _or_none([command.correlation_id for command in commands])
+        yield _or_none([command.causation_id for command in commands])
 
     def outcomes(self, at: datetime, versions: Sequence[int], positions: Sequence[int]) -> Iterator[Appended]:
         """Where each command's writes came to stand, given the heads before the batch."""
