@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -37,11 +37,19 @@ class Stage:
     def open(self, channel: str = "ann", broadcast_id: str = "b1") -> LiveBroadcast:
         return self.registry.open(channel=channel, channel_id="c1", broadcast_id=broadcast_id, started_at=START)
 
+    async def until(self, true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(WAIT_S_MAX):
+            while not true():  # noqa: ASYNC110 - the origin tells nobody of who asks
+                await asyncio.sleep(0.002)
+
     async def held(self, number: int) -> None:
         """Until so many requests wait."""
-        async with asyncio.timeout(WAIT_S_MAX):
-            while self.origin.held != number:  # noqa: ASYNC110 - nobody is told of it
-                await asyncio.sleep(0.002)
+        await self.until(lambda: self.origin.held == number)
+
+    async def reloaded(self, *, held: int | None = None) -> None:
+        """Until a player asked for a playlist again, and so many requests wait."""
+        before = len(self.seen)
+        await self.until(lambda: len(self.seen) > before and held in (None, self.origin.held))
 
     async def get(self, path: str, *, method: str = "GET", headers: dict[str, str] | None = None) -> httpx.Response:
         return await self.client.request(method, path, headers=headers)

@@ -7,6 +7,7 @@ import m3u8
 import pytest
 
 from media.hls.playlist import CONTENT_TYPE
+from tests.media.encoded import decode
 from tests.media.hls.given import AUDIO, real, rendition, sound
 from tests.media.stage import PARTS_A_SEGMENT, Encoder, Stage, code, hint, played, staged
 
@@ -246,10 +247,7 @@ async def test_ffmpeg_plays_a_broadcast_while_it_is_made_and_to_its_end(stage: S
     encoder.until(2, 1)
     playing = asyncio.create_task(played(f"{stage.url}/live/ann/index.m3u8", "0:v:0", "-live_start_index", "0"))
     for number in (3, 4):
-        looked = len(stage.seen)
-        async with asyncio.timeout(30):
-            while len(stage.seen) == looked:  # noqa: ASYNC110 - the player tells nobody but the origin
-                await asyncio.sleep(0.01)
+        await stage.reloaded()
         encoder.until(number, 1)
     encoder.rest()
     stage.registry.close(encoder.broadcast)
@@ -257,3 +255,40 @@ async def test_ffmpeg_plays_a_broadcast_while_it_is_made_and_to_its_end(stage: S
     # FFmpeg fetches the initialisation segment again after a reload, and remarks on it.
     assert all(b"duplicated MOOV" in line or b"repeated" in line for line in complaints.splitlines())
     assert count == 300
+
+
+async def follow(stage: Stage, path: str) -> dict[str, bytes]:
+    """As a low-latency player: reload for the next part, fetch what is new and what is hinted at, until the end."""
+    parts: dict[str, bytes] = {}
+    query = ""
+    while True:
+        playlist = m3u8.loads((await stage.get(f"{path}/index.m3u8{query}")).text)
+        for uri in [part.uri for segment in playlist.segments for part in segment.parts]:
+            if uri not in parts:
+                parts[uri] = (await stage.get(f"{path}/{uri}")).content
+        if playlist.is_endlist:
+            return parts
+        last = playlist.segments[-1]
+        number = playlist.media_sequence + len(playlist.segments)
+        query = f"?_HLS_msn={number}&_HLS_part=0" if last.uri else f"?_HLS_msn={number - 1}&_HLS_part={len(last.parts)}"
+        hinted = await stage.get(f"{path}/{playlist.preload_hint.uri}")
+        if hinted.status_code == 200:
+            parts[playlist.preload_hint.uri] = hinted.content
+
+
+async def test_a_player_that_follows_part_by_part_misses_nothing(stage: Stage) -> None:
+    of, samples = real()
+    encoder = Encoder(stage.open(), of, samples)
+    encoder.until(1, 1)
+    following = asyncio.create_task(follow(stage, encoder.path))
+    while encoder.live.window.next < (4, 6):
+        await stage.reloaded(held=1)
+        sequence = encoder.live.window.next_sequence
+        while encoder.live.window.next_sequence == sequence:
+            encoder.push(1)
+    encoder.rest()
+    stage.registry.close(encoder.broadcast)
+    parts = await following
+    assert list(parts) == [f"part-{n}.m4s" for n in range(len(parts))]
+    count, complaints = decode(encoder.live.window.inits[0] + b"".join(parts.values()))
+    assert (count, complaints) == (300, b"")
