@@ -1,9 +1,11 @@
 """One running product for all of these tests, encoders that publish to it, and browsers that watch."""
 
 import asyncio
+import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import httpx
 import imageio_ffmpeg
@@ -15,8 +17,10 @@ from tests.gateways.web.conftest import browser
 
 __all__ = ["browser"]
 
+T = TypeVar("T")
 PASSWORD = "correct horse battery"
 STOP_S_MAX = 10.0
+WAIT_S_MAX = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +68,28 @@ async def person(browser: Browser, stack: Stack, name: str) -> AsyncIterator[Pag
         yield page
     finally:
         await context.close()
+
+
+async def eventually(ask: Callable[[], Awaitable[T]], true: Callable[[T], object]) -> T:
+    async with asyncio.timeout(WAIT_S_MAX):
+        while not true(answer := await ask()):  # noqa: ASYNC110 - it is another process that we wait for
+            await asyncio.sleep(0.1)
+    return answer
+
+
+async def kill(stack: Stack, *roles: str) -> None:
+    """kill -9, and others in their place."""
+    killed = {role: stack.role(role).pid for role in roles}
+    for pid in killed.values():
+        os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(WAIT_S_MAX):
+        for role, pid in killed.items():
+            while not _runs_anew(stack, role, pid):  # noqa: ASYNC110 - it is another process that we wait for
+                await asyncio.sleep(0.1)
+
+
+def _runs_anew(stack: Stack, role: str, killed: int) -> bool:
+    try:
+        return stack.role(role).pid != killed
+    except LookupError:
+        return False

@@ -1,22 +1,18 @@
 """From an encoder to viewers' screens and into the books, and nothing lost when what carries the facts is killed on the way."""
 
 import asyncio
-import os
 import signal
 import subprocess
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 from playwright.async_api import Browser, Page, expect
 
 from bench.stack import Channel, Stack
-from tests.e2e.conftest import encoder, person
+from tests.e2e.conftest import WAIT_S_MAX, encoder, eventually, kill, person
 from tests.gateways.web.conftest import until
 
-T = TypeVar("T")
-WAIT_S_MAX = 30.0
 SAID = 8
 
 # What stands on the screen, as a number that differs when a pixel does.
@@ -44,31 +40,6 @@ async def say(page: Page, text: str) -> None:
     await page.keyboard.press("Enter")
 
 
-async def eventually(ask: Callable[[], Awaitable[T]], true: Callable[[T], object]) -> T:
-    async with asyncio.timeout(WAIT_S_MAX):
-        while not true(answer := await ask()):  # noqa: ASYNC110 - it is another process that we wait for
-            await asyncio.sleep(0.1)
-    return answer
-
-
-async def kill(stack: Stack, *roles: str) -> None:
-    """kill -9, and others in their place."""
-    killed = {role: stack.role(role).pid for role in roles}
-    for pid in killed.values():
-        os.kill(pid, signal.SIGKILL)
-    async with asyncio.timeout(WAIT_S_MAX):
-        for role, pid in killed.items():
-            while not _runs_anew(stack, role, pid):  # noqa: ASYNC110 - it is another process that we wait for
-                await asyncio.sleep(0.1)
-
-
-def _runs_anew(stack: Stack, role: str, killed: int) -> bool:
-    try:
-        return stack.role(role).pid != killed
-    except LookupError:
-        return False
-
-
 async def history(api: httpx.AsyncClient, channel: str) -> list[dict[str, Any]]:
     answer = await api.get(f"/api/v1/channels/{channel}/chat", params={"after": 0, "limit": 100})
     answer.raise_for_status()
@@ -90,6 +61,7 @@ async def test_the_whole_path_loses_nothing(stack: Stack, api: httpx.AsyncClient
         await talk(bob, cat)
         await subscribe(bob, api)
         await ban(cat, api, owner)
+        await both_are_counted(api)
         await everything_said_outlives(stack, api, bob)
         encoding.send_signal(signal.SIGINT)
         await expect(bob.locator("#off-air")).to_be_visible()
@@ -117,6 +89,15 @@ async def talk(bob: Page, cat: Page) -> None:
     await say(cat, "hello bob")
     for page in (bob, cat):
         await expect(page.locator("#chat-lines .text")).to_have_text(["hello cat", "hello bob"])
+
+
+async def both_are_counted(api: httpx.AsyncClient) -> None:
+    """Each watches and chats, and counts once."""
+
+    async def viewers() -> Any:
+        return [item["viewers"] for item in (await api.get("/api/v1/channels/live")).json()["items"]]
+
+    await eventually(viewers, lambda counts: counts == [2])
 
 
 async def subscribe(page: Page, api: httpx.AsyncClient) -> None:
