@@ -7,6 +7,7 @@ own, wrapped by the master key, and are cached for at most `CACHE_S`. Called by 
 import base64
 import os
 import time
+from binascii import a2b_base64
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from typing import Any, Final, Protocol
@@ -50,14 +51,14 @@ def seal(key: AESGCM, text: str, context: str) -> dict[str, str]:
 
 
 def is_sealed(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == {_SEALED}
+    return type(value) is dict and _SEALED in value and len(value) == 1
 
 
 def unseal(key: AESGCM | None, value: Mapping[str, str], context: str) -> str | None:
     """The text, or None where the key is gone or is another than the one that sealed it."""
     if key is None:
         return None
-    data = base64.b64decode(value[_SEALED])
+    data = a2b_base64(value[_SEALED])
     try:
         return key.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], context.encode()).decode()
     except InvalidTag:

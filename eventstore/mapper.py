@@ -8,6 +8,7 @@ step by step to today's shape, unsealed, and only then validated, because an old
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import orjson
@@ -133,37 +134,36 @@ class EventMapper(Mapper[str]):
 
     async def decode(self, shard: int, category: str | None, events: Sequence[WireEvent]) -> list[Recorded]:
         """Stored events of one shard as recorded ones. Keys are fetched once for all of them."""
-        opened = [self.state_from(event.topic, event.state) for event in events]
+        opened: list[tuple[type[BaseModel], dict[str, Any]]] = []
+        sealed: list[tuple[dict[str, Any], str, str, str]] = []
         persons: set[str] = set()
-        for kind, state in opened:
+        for event in events:
+            kind, state = self.state_from(event.topic, event.state)
+            opened.append((kind, state))
             for field, person in _personal(kind).items():
                 if is_sealed(state.get(field)):
-                    persons.add(state[person])
-        keys = await self.keys.find(persons) if persons else {}
-        recorded = []
-        for event, (kind, state) in zip(events, opened, strict=True):
-            _unseal_fields(kind, state, event.topic, keys)
-            recorded.append(
-                Recorded(
-                    event.stream, event.version, shard, event.position, event.topic,
-                    category or str(kind.CATEGORY),  # type: ignore[attr-defined]
-                    event.at, event.actor, event.command_id, event.correlation_id, event.causation_id,
-                    _validated(kind, state, event.topic),
-                )
-            )  # fmt: skip
-        return recorded
+                    sealed.append((state, field, whose := state[person], f"{event.topic}.{field}"))
+                    persons.add(whose)
+        if persons:
+            keys = await self.keys.find(persons)
+            for state, field, whose, context in sealed:
+                text = unseal(keys[whose], state[field], context)
+                state[field] = ERASED if text is None else text
+        return [
+            Recorded(
+                event.stream, event.version, shard, event.position, event.topic,
+                category or str(kind.CATEGORY),  # type: ignore[attr-defined]
+                event.at, event.actor, event.command_id, event.correlation_id, event.causation_id,
+                _validated(kind, state, event.topic),
+            )
+            for event, (kind, state) in zip(events, opened, strict=True)
+        ]  # fmt: skip
 
 
+@cache
 def _personal(kind: type[BaseModel]) -> Mapping[str, str]:
     personal: Mapping[str, str] = getattr(kind, "PERSONAL", {})
     return personal
-
-
-def _unseal_fields(kind: type[BaseModel], state: dict[str, Any], topic: str, keys: Mapping[str, AESGCM | None]) -> None:
-    for field, person in _personal(kind).items():
-        if is_sealed(state.get(field)):
-            text = unseal(keys[state[person]], state[field], f"{topic}.{field}")
-            state[field] = ERASED if text is None else text
 
 
 def _validated(kind: type[BaseModel], state: dict[str, Any], topic: str) -> BaseModel:

@@ -99,9 +99,11 @@ class Duplicate:
 Outcome = Appended | WrongVersion | Refused | Duplicate
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """An event as it stands in the log. `event` is upcast, validated and decrypted (erased fields read `domain.event.ERASED`)."""
+class Recorded(NamedTuple):
+    """An event as it stands in the log: a tuple, for a rebuild makes millions.
+
+    `event` is upcast, validated and decrypted (erased fields read `domain.event.ERASED`).
+    """
 
     stream: str
     version: int

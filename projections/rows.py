@@ -8,7 +8,7 @@ Nothing here reads a row: a change never depends on what stands in the table, so
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 Key = tuple[Any, ...]
 
@@ -66,34 +66,38 @@ class _Net:
 
     def __init__(self) -> None:
         self.deleted = False
-        self.patch: dict[str, Any] = {}
+        self.patch: Mapping[str, Any] = _NOTHING
         self.upsert = False
-        self.sets: dict[str, Any] = {}
-        self.adds: dict[str, int] = {}
+        self.sets: Mapping[str, Any] = _NOTHING
+        self.adds: Mapping[str, int] = _NOTHING
 
     def put(self, values: Mapping[str, Any]) -> None:
         self.upsert = True
-        self.sets.update(values)
-        for column in values:
-            self.adds.pop(column, None)
+        # Most rows are put once: nothing is copied for those.
+        self.sets = {**self.sets, **values} if self.sets else values
+        if self.adds:
+            self.adds = {column: delta for column, delta in self.adds.items() if column not in values}
 
     def bump(self, values: Mapping[str, int]) -> None:
         self.upsert = True
         for column, delta in values.items():
             if column in self.sets:
-                self.sets[column] += delta
+                self.sets = {**self.sets, column: self.sets[column] + delta}
             else:
-                self.adds[column] = self.adds.get(column, 0) + delta
+                self.adds = {**self.adds, column: self.adds.get(column, 0) + delta}
 
     def amend(self, values: Mapping[str, Any]) -> None:
         if self.upsert:
             self.put(values)  # the row is there by now
         elif not self.deleted:
-            self.patch.update(values)
+            self.patch = {**self.patch, **values}
 
     def delete(self) -> None:
         self.__init__()  # type: ignore[misc]  # nothing before a delete matters
         self.deleted = True
+
+
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 
 Folded = Mapping[Table, Mapping[Key, _Net]]
@@ -108,16 +112,21 @@ class Statement(NamedTuple):
 
 def fold(changes: Iterable[Change]) -> Folded:
     """The net effect of changes in order."""
-    tables: dict[Table, dict[Key, _Net]] = defaultdict(lambda: defaultdict(_Net))
+    tables: dict[Table, dict[Key, _Net]] = {}
     for change in changes:
-        net = tables[change.table][change.key]
+        rows = tables.get(change.table)
+        if rows is None:
+            rows = tables[change.table] = {}
+        net = rows.get(change.key)
+        if net is None:
+            net = rows[change.key] = _Net()
         match change:
-            case Put(values=values):
-                net.put(values)
-            case Bump(values=values):
-                net.bump(values)
-            case Patch(values=values):
-                net.amend(values)
+            case Put():
+                net.put(change.values)
+            case Bump():
+                net.bump(change.values)
+            case Patch():
+                net.amend(change.values)
             case Delete():
                 net.delete()
     return tables
@@ -129,24 +138,32 @@ def statements(schema: str, folded: Folded) -> Iterator[Statement]:
         items = sorted(rows.items(), key=lambda item: item[0]) if table.shared else rows.items()
         deletes: list[Key] = []
         patches: dict[tuple[str, ...], list[Key]] = defaultdict(list)
+        shapes: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[tuple[str, ...], tuple[str, ...]]] = {}
         upserts: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Key]] = defaultdict(list)
         for key, net in items:
             if net.deleted:
                 deletes.append(key)
             if net.patch:
-                columns = tuple(column for column in table.columns if column in net.patch)
-                patches[columns].append(key + tuple(net.patch[column] for column in columns))
+                patched = _ordered(table, net.patch)
+                patches[patched].append(key + tuple(net.patch[column] for column in patched))
             if net.upsert:
-                sets = tuple(column for column in table.columns if column in net.sets)
-                adds = tuple(column for column in table.columns if column in net.adds)
-                row = key + tuple(net.sets[column] for column in sets) + tuple(net.adds[column] for column in adds)
-                upserts[sets, adds].append(row)
+                shape = (tuple(net.sets), tuple(net.adds))
+                columns = shapes.get(shape)
+                if columns is None:
+                    columns = shapes[shape] = (_ordered(table, net.sets), _ordered(table, net.adds))
+                sets, adds = net.sets, net.adds
+                row = (*key, *[sets[column] for column in columns[0]], *[adds[column] for column in columns[1]])
+                upserts[columns].append(row)
         if deletes:
             yield Statement(_delete_sql(schema, table), _transposed(deletes))
-        for columns, group in patches.items():
-            yield Statement(_patch_sql(schema, table, columns), _transposed(group))
-        for (sets, adds), group in upserts.items():
-            yield Statement(_upsert_sql(schema, table, sets, adds), _transposed(group))
+        for patched, group in patches.items():
+            yield Statement(_patch_sql(schema, table, patched), _transposed(group))
+        for (put, added), group in upserts.items():
+            yield Statement(_upsert_sql(schema, table, put, added), _transposed(group))
+
+
+def _ordered(table: Table, named: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(column for column in table.columns if column in named)
 
 
 def _transposed(rows: Sequence[Key]) -> Sequence[Sequence[Any]]:
