@@ -180,7 +180,7 @@ class Relay:
                 await self._save(connection)
                 saved_at = now
             if now - checked_at >= CHECK_S:
-                await _of_broker(_check_topics(producer))
+                await _of_broker(_check_topics(producer, self._partitions))
                 checked_at = now
             if not behind:
                 await self._idle()
@@ -241,6 +241,9 @@ class Relay:
 
     async def _send(self, producer: AIOKafkaProducer, outgoing: Sequence[tuple[str, bytes, int]]) -> None:
         """Returns when all in-sync replicas have them all."""
+        for topic in {topic for topic, _, _ in outgoing}:
+            if len(await producer.partitions_for(topic)) < self._partitions:
+                raise BrokerAway(f"topic {topic} has fewer partitions than {self._partitions}")
         acknowledged = [
             await producer.send(topic, record, key=key_of(shard), partition=partition_of(shard, self._partitions))
             for topic, record, shard in outgoing
@@ -277,12 +280,13 @@ async def _of_broker(work: Awaitable[T]) -> T:
         raise BrokerAway(repr(fault)) from fault
 
 
-async def _check_topics(producer: AIOKafkaProducer) -> None:
-    """A broker that was restarted may have forgotten its topics while there was nothing to send."""
+async def _check_topics(producer: AIOKafkaProducer, partitions: int) -> None:
+    """A broker that was restarted may have forgotten its topics while there was nothing to send, or made them anew in its own way."""
     await producer.client.force_metadata_update()
-    missing = [topic for topic in CATEGORIES if not producer.client.cluster.partitions_for_topic(topic)]
-    if missing:
-        raise BrokerAway(f"no topics {missing}")
+    cluster = producer.client.cluster
+    wrong = [topic for topic in CATEGORIES if len(cluster.partitions_for_topic(topic) or ()) < partitions]
+    if wrong:
+        raise BrokerAway(f"no topics {wrong} of {partitions} partitions")
 
 
 async def _stopped(producer: AIOKafkaProducer) -> None:

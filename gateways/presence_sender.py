@@ -52,7 +52,7 @@ class PresenceSender:
                 log.info("presence.unsent", why=repr(fault))
                 await asyncio.sleep(RETRY_S)
             finally:
-                await producer.stop()
+                await _stopped(producer)
 
     async def _send(self, producer: AIOKafkaProducer) -> None:
         while True:
@@ -62,3 +62,11 @@ class PresenceSender:
             for key, value in self._presence.due(self._now_s()):
                 async with asyncio.timeout(SEND_S_MAX):
                     await producer.send_and_wait(PRESENCE_TOPIC, value, key=key)
+
+
+async def _stopped(producer: AIOKafkaProducer) -> None:
+    try:
+        async with asyncio.timeout(SEND_S_MAX):
+            await producer.stop()
+    except (KafkaError, OSError, TimeoutError) as fault:
+        log.debug("presence", problem="producer did not stop", error=repr(fault))

@@ -27,7 +27,10 @@ async def run_relay(settings: RelaySettings, readiness: Readiness) -> None:
 
     async def prepare() -> None:
         try:
-            await ensure_topics(settings.bootstrap_servers, topics(settings), replication=settings.kafka_replication)
+            # Of all relays only the one that leads comes here.
+            await ensure_topics(
+                settings.bootstrap_servers, topics(settings), replication=settings.kafka_replication, mend=True
+            )
         except (KafkaError, EngineFailed, OSError, TimeoutError) as fault:
             raise BrokerAway(repr(fault)) from fault
 

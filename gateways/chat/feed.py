@@ -6,7 +6,7 @@ the event store. While the broker is away `healthy` is false and the pod asks th
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -26,6 +26,9 @@ FETCH_WAIT_MS: Final = 20
 POLL_MS: Final = 500
 ASSIGN_S_MAX: Final = 2.0
 RETRY_S: Final = 1.0
+LOOK_S: Final = 2.0
+"""How often the broker is asked what it has. aiokafka keeps quiet when the broker is gone, has forgotten, or is no longer asked."""
+ANSWER_S_MAX: Final = 2.0
 
 _undecodable = Metric("tallylight_chat_undecodable_records_total", "Kafka records that chat could not read")
 
@@ -57,7 +60,7 @@ class KafkaFeed:
     @property
     def healthy(self) -> bool:
         """Whether everything watched is being read."""
-        return self._consumer is not None and self._wanted_partitions() == set(self._offsets)
+        return self._consumer is not None and self._wanted_partitions() <= set(self._offsets)
 
     async def watch(self, shard: int) -> None:
         """Read the shard's partitions from their ends on. A broker that is away delays nobody: see `healthy`."""
@@ -116,22 +119,39 @@ class KafkaFeed:
                 # What the next consumer reads begins at the ends again: the rooms fill what lies between from the store.
                 self._consumer = None
                 self._offsets = {}
-                await consumer.stop()
+                await _stop(consumer)
             await asyncio.sleep(RETRY_S)
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
+        loop = asyncio.get_running_loop()
+        looked_at = loop.time()
+        due: dict[TopicPartition, int] = {}
         while True:
             await self._assign()
             if not self._offsets:
                 self._changed.clear()
                 await self._changed.wait()
                 continue
+            if loop.time() - looked_at >= LOOK_S:
+                due = await self._look(consumer, due)
+                looked_at = loop.time()
             batches = await consumer.getmany(timeout_ms=POLL_MS)
             for partition, messages in batches.items():
                 for message in messages:
                     await self._take(message.value)
                     if partition in self._offsets:
                         self._offsets[partition] = message.offset + 1
+
+    async def _look(self, consumer: AIOKafkaConsumer, due: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """What has been read of partitions that hold more, `due` at the next look. KafkaError or TimeoutError if reading on is vain."""
+        read = dict(self._offsets)
+        async with asyncio.timeout(ANSWER_S_MAX):
+            ends = await consumer.end_offsets(sorted(read))
+        if forgotten := [tp for tp, offset in read.items() if ends[tp] < offset]:
+            raise KafkaError(f"the broker forgot what it had in {forgotten}")
+        if stalled := [tp for tp, offset in read.items() if due.get(tp) == offset]:
+            raise KafkaError(f"nothing comes of {stalled}")
+        return {tp: offset for tp, offset in read.items() if ends[tp] > offset}
 
     async def _take(self, value: bytes | None) -> None:
         try:
@@ -149,3 +169,14 @@ class KafkaFeed:
         except StoreUnavailable as error:
             # Keys or a gap could not be read; the rooms will see the gap again, and the sweep asks the store.
             log.warning("chat.feed", problem="event store away", error=str(error))
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    try:
+        await consumer.stop()
+    except asyncio.CancelledError:
+        # aiokafka lets the cancellation of a fetch of its own out, and leaves the connections open.
+        await consumer._client.close()
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from gateways.engines.process import EngineFailed, dying_with_parent, free_port, listening, stop, tail, wait_until
 
@@ -84,19 +84,49 @@ class Broker:
             self._process = None
 
 
-async def ensure_topics(bootstrap: str, topics: Mapping[str, int], *, replication: int = 1) -> None:
-    """Create the topics (name → partitions) that are not there, on Tansu or Kafka. Fails loudly when one cannot be made."""
-    from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+async def ensure_topics(bootstrap: str, topics: Mapping[str, int], *, replication: int = 1, mend: bool = False) -> None:
+    """Create the topics (name → partitions) that are not there, on Tansu or Kafka. Fails loudly when one cannot be made.
+
+    Brokers make a topic that a client merely asks for, with as many partitions as they like. `mend` gives those with too few what they
+    lack; one process at a time may ask for that.
+    """
+    from aiokafka.admin import AIOKafkaAdminClient
 
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
-        answer = await admin.create_topics([NewTopic(name, count, replication) for name, count in topics.items()])
-        for name, code, *message in answer.topic_errors:
-            if code not in (0, _TOPIC_ALREADY_EXISTS):
-                raise EngineFailed(f"Topic {name} could not be created: error {code} {message}")
+        await _create(admin, topics, replication)
+        if mend:
+            found = {one["topic"]: len(one["partitions"]) for one in await admin.describe_topics(list(topics))}
+            if few := {name: count for name, count in topics.items() if found.get(name, 0) < count}:
+                await _grow(admin, few, replication)
     finally:
         await admin.close()
+
+
+async def _create(admin: Any, topics: Mapping[str, int], replication: int) -> None:
+    from aiokafka.admin import NewTopic
+
+    answer = await admin.create_topics([NewTopic(name, count, replication) for name, count in topics.items()])
+    for name, code, *message in answer.topic_errors:
+        if code not in (0, _TOPIC_ALREADY_EXISTS):
+            raise EngineFailed(f"Topic {name} could not be created: error {code} {message}")
+
+
+async def _grow(admin: Any, topics: Mapping[str, int], replication: int) -> None:
+    from aiokafka.admin import NewPartitions
+    from aiokafka.errors import IncompatibleBrokerVersion
+
+    try:
+        answer = await admin.create_partitions({name: NewPartitions(count) for name, count in topics.items()})
+    except IncompatibleBrokerVersion:
+        # Tansu cannot. Made anew they have lost what was under way, which consumers read from the event store.
+        await admin.delete_topics(list(topics))
+        await _create(admin, topics, replication)
+        return
+    for name, code, *message in answer.topic_errors:
+        if code != 0:
+            raise EngineFailed(f"Topic {name} could not be given more partitions: error {code} {message}")
 
 
 _TOPIC_ALREADY_EXISTS: Final = 36
