@@ -119,6 +119,13 @@ class Relay:
                 log.warning("relay", problem="event store away", error=repr(fault), again_in_s=retry_s)
                 await asyncio.sleep(retry_s)
                 retry_s = min(2 * retry_s, RETRY_S_MAX)
+            except Exception as fault:
+                # Whatever it is (drivers raise more than they document, when a session is cut in mid-query), nobody else would go on.
+                _failures.labels("unknown").inc()
+                self.problem = repr(fault)
+                log.exception("relay", problem="a fault", again_in_s=retry_s)
+                await asyncio.sleep(retry_s)
+                retry_s = min(2 * retry_s, RETRY_S_MAX)
             finally:
                 self._lead(False)
                 if connection is not None:
@@ -295,3 +302,8 @@ async def _stopped(producer: AIOKafkaProducer) -> None:
             await producer.stop()
     except (KafkaError, OSError, TimeoutError) as fault:
         log.debug("relay", problem="producer did not stop", error=repr(fault))
+    except asyncio.CancelledError:
+        # aiokafka may let the cancellation of a task of its own out; only ours counts.
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
