@@ -33,6 +33,7 @@ from eventstore.port import SHARDS, Append, Appended, StreamWrite, shard_of
 from eventstore.postgres import PostgresStore
 from eventstore.rows import Command, StoredWrite
 from eventstore.writer import Writer
+from gateways.bootstrap import new_id
 
 CALLERS: Final = 64
 STREAMS_A_CALLER: Final = 4
@@ -52,7 +53,7 @@ class Caller:
     """One who appends to streams of its own, each append on the version the last one left."""
 
     def __init__(self) -> None:
-        names = [f"chat-{uuid4()}" for _ in range(STREAMS_A_CALLER)]
+        names = [f"chat-{new_id()}" for _ in range(STREAMS_A_CALLER)]
         self.streams: list[list[Any]] = [[name, shard_of(name), 0] for name in names]
         self.turn = 0
 
@@ -60,7 +61,7 @@ class Caller:
         self.turn += 1
         stream = self.streams[self.turn % STREAMS_A_CALLER]
         name, shard, version = stream
-        return Command(uuid4(), [StoredWrite(name, shard, version, [stored])], actor="a"), shard, stream
+        return Command(new_id(), [StoredWrite(name, shard, version, [stored])], actor="a"), shard, stream
 
 
 async def ours(writer: Writer[Command], stored: tuple[str, str, bytes], seconds: float) -> float:
@@ -134,7 +135,7 @@ async def through_mapper(store: PostgresStore, seconds: float) -> float:
                 channel_id=channel, message_id=str(uuid4()), author_id=author, username="some_viewer", text="x" * 60
             )
             write = StreamWrite(f"chat-{channel}", channel, [event], version)
-            outcome = await store.append(Append(uuid4(), [write], actor=author))
+            outcome = await store.append(Append(new_id(), [write], actor=author))
             assert isinstance(outcome, Appended), outcome
             version += 1
             done += 1
