@@ -58,6 +58,7 @@ class Talker:
 
 
 @pytest.mark.full
+@pytest.mark.timeout(900)
 async def test_minutes_of_kills_lose_nothing(stack: Stack, api: httpx.AsyncClient) -> None:
     chance = random.Random(1)
     opened = [await asyncio.to_thread(stack.open_channel, name) for name in CHANNELS]
