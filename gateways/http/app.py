@@ -43,6 +43,7 @@ def build(api: Api, *, alive: Health, ready: Health) -> FastAPI:
         title="Tallylight",
         version="1",
         description="Live streaming whose every fact is an immutable event.",
+        docs_url=None,  # the framework's own pages load from another host; ours is one of `gateways.web.pages`
         redoc_url=None,
     )
     app.state.api = api

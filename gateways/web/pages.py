@@ -145,6 +145,7 @@ routes: Final = [
     Route("/register", _plain("register.html")),
     Route("/dashboard", _plain("dashboard.html")),
     Route("/finance", _plain("finance.html")),
+    Route("/docs", _plain("docs.html")),
     Route("/moderation/{channel}", _of_channel("moderation.html")),
     Route("/videos/{id}", _of_id("video.html")),
     Route("/clips/{id}", _of_id("clip.html")),

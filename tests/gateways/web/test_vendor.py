@@ -38,10 +38,11 @@ def test_every_package_brings_its_licence() -> None:
         assert package["license"] in {"Apache-2.0", "MIT"}
 
 
-def test_nothing_vendored_names_a_registry_or_loads_from_elsewhere() -> None:
+def test_nothing_vendored_for_the_player_names_an_address_to_load_from() -> None:
     # Two identifiers that are addresses by form alone: an XML namespace and an emsg scheme.
     known = {b"http://www.w3.org/2000/svg", b"https://aomedia.org/emsg/ID3"}
-    for path in VENDOR.glob("*.*js"):
+    # Swagger UI is full of links to specifications; that its page asks no other host is held to in a browser (tests/e2e/test_docs.py).
+    for path in set(VENDOR.glob("*.*js")) - {VENDOR / "swagger-ui.js"}:
         content = path.read_bytes()
         for identifier in known:
             content = content.replace(identifier, b"")
