@@ -15,12 +15,14 @@ from starlette.applications import Starlette
 
 from gateways import bootstrap
 from gateways.health import Readiness
+from gateways.media_deletions import Deletions
 from gateways.media_events import StoreEventPlane
 from gateways.presence_sender import PresenceSender
 from gateways.serving import serve
 from gateways.settings import MediaSettings
 from media import ffmpeg
 from media.archive import Archive
+from media.deletion import destroy
 from media.hls.live import LiveRegistry
 from media.origin import Origin
 from media.pipeline import Broadcasts, Node, Reporter
@@ -59,8 +61,15 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
             rtmp = RtmpServer(lambda key, peer: plane.authorise(key, peer=peer), broadcasts)
             port = await rtmp.start(settings.rtmp_host, settings.rtmp_port)
             log.info("rtmp.listens", port=port)
-            sending = asyncio.create_task(presence.run())
-            app = Starlette(routes=[*origin.routes(), *Vod(archive).routes()])
+            vod = Vod(archive)
+
+            async def forget(broadcast_id: str) -> None:
+                vod.forget(broadcast_id)
+                await destroy(archive, broadcast_id)
+
+            deletions = Deletions(opened.read_models.deleted_broadcasts, forget)
+            beside = [asyncio.create_task(part) for part in (presence.run(), deletions.run())]
+            app = Starlette(routes=[*origin.routes(), *vod.routes()])
             try:
                 await serve(app, settings.host, settings.media_port, readiness, stopping=origin.close)
             finally:
@@ -68,8 +77,9 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
                 await rtmp.close()
                 await broadcasts.close()
                 await reporter.close()
-                sending.cancel()
-                await asyncio.gather(sending, return_exceptions=True)
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
 
 
 @asynccontextmanager

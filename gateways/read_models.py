@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+import asyncpg
 import orjson
 
 from projections.audience import CURRENT
@@ -120,6 +121,18 @@ class ReadModels:
     async def broadcast(self, broadcast_id: str) -> Row | None:
         row = await self._pool.fetchrow(f"{_BROADCAST} WHERE b.broadcast_id = $1", broadcast_id)
         return None if row is None else dict(row)
+
+    async def deleted_broadcasts(self, after: str | None) -> list[str]:
+        """Ids of those whose recording was deleted, rising; none while there is no read model yet."""
+        try:
+            rows = await self._pool.fetch(
+                "SELECT broadcast_id FROM p_broadcasts.broadcasts WHERE deleted AND ($1::text IS NULL OR broadcast_id > $1)"
+                " ORDER BY broadcast_id LIMIT 1000",
+                after,
+            )
+        except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
+            return []
+        return [row[0] for row in rows]
 
     async def chat(self, channel_id: str, after: int, limit: int) -> list[Row]:
         rows = await self._pool.fetch(

@@ -131,6 +131,10 @@ class Vod:
             Route("/vod/{path:path}", Elsewhere("Recordings play at /vod/{broadcast_id}/index.m3u8.")),
         ]
 
+    def forget(self, broadcast_id: str) -> None:
+        """The recording is no more."""
+        self._manifests.pop(broadcast_id, None)
+
     async def master(self, request: Request) -> Response:
         recording = await self._recording(request.path_params["broadcast_id"])
         if isinstance(recording, Response):

@@ -11,6 +11,7 @@ CREATE TABLE broadcasts (
     -- Kept apart from vod_url: a recording may be published after it was deleted, and stays deleted.
     deleted boolean NOT NULL DEFAULT false
 );
+CREATE INDEX broadcasts_deleted ON broadcasts (broadcast_id) WHERE deleted;
 CREATE INDEX broadcasts_channel ON broadcasts (channel_id, started_at DESC, broadcast_id DESC);
 
 CREATE TABLE renditions (

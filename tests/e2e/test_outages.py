@@ -50,6 +50,18 @@ async def test_a_killed_media_node_leaves_a_recording_up_to_its_last_finished_se
     assert playlist.text.count("#EXTINF") == len(manifest)
     async with encoder(channel.publish_url):
         await eventually(lambda: newest_segment(api, "finn"), lambda number: number >= 0)
+    await it_can_be_deleted(stack, api, broadcast["id"], channel.access_token)
+
+
+async def it_can_be_deleted(stack: Stack, api: httpx.AsyncClient, broadcast_id: str, token: str) -> None:
+    """Nobody plays it any more, and its bytes are gone."""
+    answer = await api.delete(f"/api/v1/broadcasts/{broadcast_id}", headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == 204
+    folder = stack.folder / "data" / "archive" / "recordings" / broadcast_id
+    assert any(folder.rglob("*.m4s"))
+    playlist = f"/vod/{broadcast_id}/index.m3u8"
+    await eventually(lambda: api.get(playlist), lambda answer: answer.status_code == 404)
+    await eventually(lambda: asyncio.to_thread(lambda: list(folder.rglob("*.m4s"))), lambda left: not left)
 
 
 async def newest_segment(api: httpx.AsyncClient, channel: str) -> int:
