@@ -17,6 +17,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from eventstore.errors import StoreError, StoreUnavailable
+from eventstore.writer import FAULTS_OF_CONNECTION
 
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
@@ -152,5 +153,5 @@ class PostgresKeys:
     async def _fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
         try:
             return await self._pool.fetch(sql, *args)
-        except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, TimeoutError) as fault:
+        except FAULTS_OF_CONNECTION as fault:
             raise StoreUnavailable("the keys' database is away") from fault

@@ -26,7 +26,9 @@ RACES_MAX: Final = 3
 FAULTS_OF_CONNECTION: Final = (
     OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError, asyncpg.CrashShutdownError, asyncpg.TooManyConnectionsError, TimeoutError,
+    asyncpg.InternalClientError,
 )  # fmt: skip
+"""The last is what asyncpg says, as often as not, of a session that Postgres ended while it was idle."""
 
 _batches = Histogram(
     "tallylight_append_batch_size", "Commands in one group commit", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -15,6 +15,7 @@ import structlog
 
 from eventstore.migrate import EVENT_STORE
 from eventstore.migrate import migrate as _migrate
+from eventstore.writer import FAULTS_OF_CONNECTION
 from projections.checkpoints import Pool
 from projections.directory import PROJECTION as DIRECTORY
 from projections.presence import WINDOW_S, Viewers
@@ -90,7 +91,7 @@ class Audience:
             await asyncio.sleep(PUBLISH_S)
             try:
                 await self.publish(clock())
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as fault:
+            except (asyncpg.PostgresError, *FAULTS_OF_CONNECTION) as fault:
                 # Counts may be lost; the next window brings them anew.
                 log.warning("audience", problem="counts not written", error=repr(fault))
 

@@ -18,6 +18,7 @@ from prometheus_client import Counter, Gauge
 
 from eventstore.errors import StoreUnavailable
 from eventstore.wire import WireRecord
+from eventstore.writer import FAULTS_OF_CONNECTION
 from projections.checkpoints import MadeForAnother, Overtaken
 from projections.runner import FILL_EVENTS_MAX, Runner
 
@@ -190,6 +191,4 @@ class Lane:
 def _is_transient(fault: Exception) -> bool:
     if isinstance(fault, asyncpg.PostgresError):
         return str(fault.sqlstate or "XX")[:2] in _TRANSIENT
-    return isinstance(
-        fault, (OSError, TimeoutError, StoreUnavailable, asyncpg.InterfaceError, Overtaken, MadeForAnother)
-    )
+    return isinstance(fault, (StoreUnavailable, Overtaken, MadeForAnother, *FAULTS_OF_CONNECTION))

@@ -13,6 +13,7 @@ import asyncpg
 
 from eventstore.errors import StoreUnavailable
 from eventstore.port import EventStore
+from eventstore.writer import FAULTS_OF_CONNECTION
 from gateways.auth import ACCESS_COOKIE, Sessions, Tokens, bearer, cookie
 from gateways.chat.pod import Identity, Standing
 from gateways.chat.server import Unauthenticated
@@ -23,7 +24,7 @@ STANDINGS_MAX: Final = 20_000
 TICKET_CHARS_MAX: Final = 200
 _BADGES: Final = {"owner": ("broadcaster",), "moderator": ("moderator",)}
 
-Away = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+Away = (asyncpg.PostgresError, *FAULTS_OF_CONNECTION)
 
 
 class Door:

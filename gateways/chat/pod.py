@@ -231,11 +231,14 @@ class Pod:
 
     async def sweep(self) -> None:
         """Compare every room with the store now and then: Kafka may be away, or have lost what it held. Runs for ever."""
-        swept_at = 0.0
+        swept_at, was_healthy = 0.0, False
         while True:
             await asyncio.sleep(SWEEP_WITHOUT_KAFKA_S)
             now = asyncio.get_running_loop().time()
-            if self._feed.healthy and now - swept_at < SWEEP_S:
+            # Once more when Kafka is back: what came between the last look and the feed's new beginning, neither has seen.
+            healthy = self._feed.healthy
+            settled, was_healthy = healthy and was_healthy, healthy
+            if settled and now - swept_at < SWEEP_S:
                 continue
             swept_at = now
             for held in list(self._held.values()):
@@ -279,7 +282,10 @@ class Pod:
         command_id = fallback_id
         if request.nonce is not None:
             command_id = uuid5(_COMMANDS, f"{channel_id}:{who.account_id}:{request.nonce}")
-        standing = await self._standing(channel_id, who)
+        try:
+            standing = await self._standing(channel_id, who)
+        except StoreUnavailable:
+            return frames.refused(nonce=request.nonce, reason="unavailable", wait_s=1.0)
         message_id = str(command_id)
         event = chat.MessagePosted(
             channel_id=channel_id,

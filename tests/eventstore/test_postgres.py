@@ -23,7 +23,7 @@ from eventstore.keys import PostgresKeys, WrongMasterKey
 from eventstore.migrate import EVENT_STORE, PERSONAL_KEYS, migrate
 from eventstore.port import SHARDS, Append, Appended, ChatPost, IndexWrite, Refused, StreamWrite, WrongVersion
 from eventstore.postgres import PARTITION_WIDTH, PostgresStore
-from eventstore.writer import BadCommand
+from eventstore.writer import FAULTS_OF_CONNECTION, BadCommand
 from tests.engines import running_postgres
 from tests.eventstore.test_conformance import appended, banned, command, described, message, titles
 from tests.stores_postgres import MASTER_KEY, open_store, postgres_store
@@ -306,6 +306,22 @@ async def test_another_master_key_is_told_apart_from_an_erased_person(database: 
     async with open_store(database, keys_database, master_key=MASTER_KEY[::-1]) as wrong:
         with pytest.raises(WrongMasterKey):
             await wrong.read_stream("chat-c1")
+
+
+async def test_however_asyncpg_tells_that_postgres_ended_a_session_it_is_a_fault_of_the_connection(
+    database: str,
+) -> None:
+    async def ask_for_ever(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        while True:
+            await connection.fetchval("SELECT 1")
+
+    async with connected(database) as other:
+        for _ in range(20):
+            async with connected(database) as ended:
+                asking = asyncio.ensure_future(ask_for_ever(ended))
+                await other.execute("SELECT pg_terminate_backend($1)", ended.get_server_pid())
+                await asyncio.wait({asking})
+                assert isinstance(asking.exception(), FAULTS_OF_CONNECTION)
 
 
 async def test_keys_made_at_once_by_many_are_one_key(database: str, keys_database: str) -> None:

@@ -37,7 +37,7 @@ def own_broker(tmp_path: Path) -> Iterator[Broker]:
 def _relay(dsn: str, bootstrap: str) -> Relay:
     async def prepare() -> None:
         try:
-            await ensure_topics(bootstrap, dict.fromkeys(TOPICS, PARTITIONS))
+            await ensure_topics(bootstrap, dict.fromkeys(TOPICS, PARTITIONS), mend=True)
         except KafkaError as fault:
             raise BrokerAway(repr(fault)) from fault
 
@@ -163,6 +163,34 @@ async def test_a_broker_that_comes_back_with_nothing_gets_topics_and_events_agai
         async with consumer(own_broker.bootstrap) as reading:
             await read_until(reading, after, 100)
     assert before.events | after.events == await _states(durable)
+
+
+async def test_topics_that_the_broker_made_for_somebody_who_came_first_are_given_all_their_partitions(
+    durable: PostgresStore, database: str, own_broker: Broker
+) -> None:
+    received = Received()
+    await _come_first(own_broker.bootstrap)
+    await write(durable, range(200), channels=40)
+    async with _running(_relay(database, own_broker.bootstrap)), consumer(own_broker.bootstrap) as reading:
+        await read_until(reading, received, 200)
+        own_broker.stop()
+        own_broker.start()
+        await _come_first(own_broker.bootstrap)
+        await write(durable, range(200, 400), channels=40)
+        async with consumer(own_broker.bootstrap) as anew:
+            await read_until(anew, received, 400)
+    assert received.events == await _states(durable)
+
+
+async def _come_first(bootstrap: str) -> None:
+    """Merely ask for the topics, as any client does."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        described = await admin.describe_topics(list(TOPICS))
+        assert all(len(topic["partitions"]) != PARTITIONS for topic in described)
+    finally:
+        await admin.close()
 
 
 async def _topics_there(bootstrap: str) -> None:

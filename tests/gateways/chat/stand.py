@@ -16,6 +16,8 @@ from gateways.chat.pod import Identity, Pod, Standing
 from gateways.chat.server import ChatServer, Unauthenticated
 from tests.stores import memory_store
 
+PATIENCE_S = 30
+"""More than the time between two looks at the store of a room whose Kafka seems well."""
 ROOM = "room"
 ROOM_ID = "c-room"
 
@@ -93,7 +95,7 @@ class Viewer:
     socket: ClientConnection
 
     async def frame(self) -> dict[str, Any]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             frame: dict[str, Any] = orjson.loads(await self.socket.recv())
             return frame
 

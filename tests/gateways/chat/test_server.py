@@ -17,7 +17,7 @@ from domain.event import Event
 from eventstore.memory import MemoryStore
 from eventstore.port import Append, Appended, ChatPost, IndexWrite, StreamWrite
 from gateways.chat import frames
-from gateways.chat.pod import Standing
+from gateways.chat.pod import SWEEP_S, Standing
 from gateways.chat.server import BAD_FRAMES_MAX
 from tests.gateways.chat.stand import ROOM_ID, chat_stand
 
@@ -65,6 +65,17 @@ async def test_history_comes_on_joining_and_what_was_missed_on_coming_back() -> 
             assert [item["position"] for item in await back.messages(3)] == [4, 5, 6]
             await said(stand.store, "u7", "m7")
             assert [item["text"] for item in await back.messages(1)] == ["m7"]
+
+
+async def test_what_came_while_kafka_was_coming_back_is_seen_soon() -> None:
+    async with chat_stand() as stand, stand.join() as reader, asyncio.timeout(SWEEP_S - 1):
+        stand.feed.carries.clear()
+        stand.feed.healthy = False
+        await said(stand.store, "u1", "while it was away")
+        assert [item["text"] for item in await reader.messages(1)] == ["while it was away"]
+        await said(stand.store, "u2", "before its new beginning")
+        stand.feed.healthy = True
+        assert [item["text"] for item in await reader.messages(1)] == ["before its new beginning"]
 
 
 async def test_the_same_nonce_twice_is_one_message_even_after_a_reconnect() -> None:
