@@ -278,6 +278,16 @@ async def test_the_index_tables_are_what_the_code_says(durable: PostgresStore, d
             assert {row["attname"] for row in rows if not row["key"]} == set(table.values)
 
 
+async def test_partitions_are_made_beside_those_who_read_and_write(durable: PostgresStore, database: str) -> None:
+    async with connected(database) as busy, connected(database) as maker, busy.transaction():
+        await busy.fetch("SELECT * FROM events")
+        await busy.execute("LOCK TABLE events, events_chat IN ROW EXCLUSIVE MODE")
+        await maker.execute("SET lock_timeout = '5s'")
+        edge = await maker.fetchval("SELECT extend_events($1)", 3 * PARTITION_WIDTH)
+        assert edge >= 3 * PARTITION_WIDTH
+        assert await maker.fetchval("SELECT to_regclass('events_money_2') IS NOT NULL")
+
+
 async def test_partitions_are_made_before_they_are_needed(durable: PostgresStore, database: str) -> None:
     async with connected(database) as connection:
         near = PARTITION_WIDTH - 3
