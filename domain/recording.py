@@ -19,13 +19,15 @@ class SegmentObject(BaseModel):
 
 
 class SegmentsRecorded(Event):
-    """Segment `number` (media sequence number): duration and offset from the recording's start in seconds."""
+    """Segment `number` (media sequence number): duration and offset from the recording's start in seconds. `apart`: the rendition that
+    alone counts so, because its key frames let it cut only where no other does."""
 
     TOPIC: ClassVar[str] = "recording.SegmentsRecorded"
     CATEGORY: ClassVar[Category] = Category.MEDIA
     broadcast_id: str
     channel_id: str
     number: int
+    apart: str = ""
     program_date_time: datetime
     offset_s: float
     duration_s: float

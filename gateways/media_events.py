@@ -124,6 +124,7 @@ def event_of(fact: Fact) -> tuple[str, Event]:
             recorded = SegmentsRecorded(
                 **whose,
                 number=fact.number,
+                apart=fact.apart,
                 program_date_time=fact.program_date_time,
                 offset_s=fact.offset_s,
                 duration_s=fact.duration_s,

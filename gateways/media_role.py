@@ -42,8 +42,11 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
         plane = StoreEventPlane(opened.store, presence.seen)
         archive = Archive.open(settings.archive_url or str(settings.data_dir / "archive"), node=settings.node)
         # Node and start: no media address of this process was ever another's.
-        registry = LiveRegistry(epoch=f"{settings.node}-{time.time_ns() // 1_000_000:x}", clock=time.monotonic)
-        origin = Origin(registry, watching=plane.watching)
+        registry = LiveRegistry(
+            epoch=f"{settings.node}-{time.time_ns() // 1_000_000:x}", clock=time.monotonic, rewind_s=settings.rewind_s
+        )
+        vod = Vod(archive)
+        origin = Origin(registry, watching=plane.watching, past=vod.object)
         async with _spool(settings, plane) as spool:
             reporter = Reporter(spool.put)
             node = Node(
@@ -61,7 +64,6 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
             rtmp = RtmpServer(lambda key, peer: plane.authorise(key, peer=peer), broadcasts)
             port = await rtmp.start(settings.rtmp_host, settings.rtmp_port)
             log.info("rtmp.listens", port=port)
-            vod = Vod(archive)
 
             async def forget(broadcast_id: str) -> None:
                 vod.forget(broadcast_id)

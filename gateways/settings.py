@@ -133,6 +133,10 @@ class MediaSettings(Stored, Conveyed):
     """A path; empty: the wheel's own."""
     node: str = "media-1"
     broadcasts_max: Annotated[int, Field(ge=1, le=500)] = 20
+    rewind_s: Annotated[int, Field(ge=0, le=24 * 3600)] = 7_200
+    """How far viewers can rewind a live broadcast."""
+    resume_s: Annotated[int, Field(ge=0, le=3600)] = 90
+    """An encoder that comes back so soon goes on in the same broadcast."""
     rung_height_max: Annotated[int, Field(ge=0, le=4320)] = 480
     """The highest rendition that is made beside the source; what a small machine can carry."""
 

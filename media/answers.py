@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 CORS: Final = {
     "Access-Control-Allow-Origin": "*",
     # Players across origins tune in by Age (rfc8216bis, appendix C).
-    "Access-Control-Expose-Headers": "Accept-Ranges, Age, Content-Length, Content-Range, Retry-After",
+    "Access-Control-Expose-Headers": "Accept-Ranges, Age, Content-Length, Content-Range, ETag, Retry-After",
 }
 IMMUTABLE: Final = {"Cache-Control": "public, max-age=31536000, immutable", "Accept-Ranges": "bytes", **CORS}
 _METHODS: Final = "GET, HEAD, OPTIONS"
@@ -72,14 +72,26 @@ def byte_range(asked: str, size: int) -> tuple[int, int] | None:
     return (start, end) if start < size else None
 
 
-def in_memory(request: Request, data: bytes | memoryview, media_type: str) -> Response:
-    """Bytes that never change, or the range of them that was asked for."""
+def is_known(request: Request, tag: str) -> bool:
+    """RFC 9110 13.1.2: whether the client has this answer already."""
+    known = request.headers.get("If-None-Match", "")
+    return known.strip() == "*" or tag in (each.strip().removeprefix("W/") for each in known.split(","))
+
+
+def in_memory(request: Request, data: bytes | memoryview, media_type: str, *, tag: str) -> Response:
+    """Bytes that never change, or the range of them that was asked for. `tag` is theirs alone."""
     size = len(data)
-    wanted = byte_range(request.headers.get("Range", ""), size)
+    headers = {**IMMUTABLE, "ETag": f'"{tag}"'}
+    if is_known(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    asked = request.headers.get("Range", "")
+    if request.headers.get("If-Range", headers["ETag"]) != headers["ETag"]:
+        asked = ""  # RFC 9110 13.1.5: what the client has a part of is something else
+    wanted = byte_range(asked, size)
     if wanted is None:
         return problem(416, "range_invalid", f"There are {size} bytes.", {"Content-Range": f"bytes */{size}"})
     if wanted == (0, size):
-        return Response(data, headers=IMMUTABLE, media_type=media_type)
+        return Response(data, headers=headers, media_type=media_type)
     start, end = wanted
-    headers = {**IMMUTABLE, "Content-Range": f"bytes {start}-{end - 1}/{size}"}
+    headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     return Response(memoryview(data)[start:end], 206, headers, media_type)

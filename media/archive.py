@@ -141,12 +141,13 @@ class Recorder:
         self._inits: dict[str, list[bytes]] = {}  # every initialisation segment of a rendition, in order
         self._inits_waiting: set[str] = set()  # those not stored yet, by key
         self._source = ""
-        self._numbers: dict[int, _Number] = {}
+        self._numbers: dict[tuple[str, int], _Number] = {}  # by the rendition that is numbered apart, and number
         self._newest: dict[str, int] = {}
+        self._apart: set[str] = set()
         self._marked = False
         self._end_s = 0.0
         self._untold: list[SegmentsArchived] = []
-        self._told: set[int] = set()
+        self._told: set[tuple[str, int]] = set()
         self._changed = asyncio.Event()
         self._changed.set()
         self._tasks = [asyncio.create_task(self._work()) for _ in range(PARALLEL)]
@@ -154,7 +155,7 @@ class Recorder:
 
     # -- the packager's side: never blocks, never raises -----------------------------------------------------------
 
-    def rendition(self, rendition: Rendition, init: bytes) -> None:
+    def rendition(self, rendition: Rendition, init: bytes, *, slate: bool = False) -> None:
         inits = self._inits.setdefault(rendition.name, [])
         self._source = self._source or rendition.name
         if inits and inits[-1] == init:
@@ -165,7 +166,7 @@ class Recorder:
 
         def done(sha256: str | None) -> None:
             self._inits_waiting.discard(key)
-            if sha256 is None:
+            if sha256 is None or slate:
                 return
             line = RenditionLine(
                 name=rendition.name,
@@ -183,10 +184,18 @@ class Recorder:
         self._enqueue(_Job(key, init, done))
 
     def segment(self, segment: Segment) -> None:
-        number = self._numbers.setdefault(segment.number, _Number(segment.program_date_time))
-        number.waiting += 1
-        self._newest[segment.rendition] = max(segment.number, self._newest.get(segment.rendition, -1))
         key = f"{manifest.ROOT}/{self._recording.broadcast_id}/{segment.rendition}/{segment.number}.m4s"
+        if not segment.apart:
+            self._newest[segment.rendition] = max(segment.number, self._newest.get(segment.rendition, -1))
+        if segment.slate:
+            # Whoever rewinds the live broadcast may see it; the manifest does not name it.
+            self._enqueue(_Job(key, segment.data, lambda _: None))
+            return
+        apart = segment.rendition if segment.apart else ""
+        if apart:
+            self._apart.add(apart)
+        number = self._numbers.setdefault((apart, segment.number), _Number(segment.program_date_time))
+        number.waiting += 1
         init = self._init_key(segment.rendition)
         size = len(segment.data)
 
@@ -299,44 +308,50 @@ class Recorder:
             await self._archive.put(key, self._recording.model_dump_json().encode())
             self._marked = True
         pending = list(self._pending)
-        complete: dict[int, SegmentLine | None] = {}
-        for number in sorted(self._numbers):
-            entry = self._numbers[number]
-            if not everything and not self._complete(number, entry):
-                break
-            complete[number] = self._line(number, entry) if entry.stored else None
+        complete: dict[tuple[str, int], SegmentLine | None] = {}
+        waits: set[str] = set()
+        for (apart, number), entry in sorted(self._numbers.items()):
+            if apart in waits:
+                continue
+            if not everything and not self._complete(apart, number, entry):
+                waits.add(apart)  # in order
+                continue
+            complete[apart, number] = self._line(apart, number, entry) if entry.stored else None
         segments = [line for line in complete.values() if line is not None]
         if pending or segments:
             await self._manifest.append([*pending, *segments])
         del self._pending[: len(pending)]
-        for number in complete:
-            del self._numbers[number]
+        for told in complete:
+            del self._numbers[told]
         for line in segments:
             self._tell(line)
 
     def _tell(self, line: SegmentLine) -> None:
-        if line.number in self._told:
+        if (line.apart, line.number) in self._told:
             return  # a late rung's object: the manifest has it
-        self._told.add(line.number)
+        self._told.add((line.apart, line.number))
         self._end_s = max(self._end_s, line.start_s + line.duration_s)
         fact = fact_of(self._recording, line)
         if self._report(fact) is False:
             _untold.inc()
             self._untold.append(fact)
 
-    def _complete(self, number: int, entry: _Number) -> bool:
+    def _complete(self, apart: str, number: int, entry: _Number) -> bool:
         """Nothing of it waits, nor what it cannot be decoded without, and every rendition has it, is past it, or is too late for it."""
         source = self._newest.get(self._source, -1)
         if any(stored.init in self._inits_waiting for stored in entry.stored.values()):
             return False
         return entry.waiting == 0 and (
-            source >= number + LATE_NUMBERS or all(self._newest.get(name, -1) >= number for name in self._inits)
+            bool(apart)
+            or source >= number + LATE_NUMBERS
+            or all(self._newest.get(name, -1) >= number for name in self._inits if name not in self._apart)
         )
 
-    def _line(self, number: int, entry: _Number) -> SegmentLine:
+    def _line(self, apart: str, number: int, entry: _Number) -> SegmentLine:
         objects = tuple(entry.stored[name] for name in self._inits if name in entry.stored)
         return SegmentLine(
             number=number,
+            apart=apart,
             start_s=objects[0].start_s,
             duration_s=objects[0].duration_s,
             program_date_time=entry.program_date_time,
@@ -348,11 +363,12 @@ def fact_of(recording: RecordingLine, line: SegmentLine) -> SegmentsArchived:
     """The fact of a manifest's line: the same one however often it is made."""
     folder = f"{manifest.ROOT}/{recording.broadcast_id}/"
     return SegmentsArchived(
-        fact_id=fact_id(recording.broadcast_id, str(line.number)),
+        fact_id=fact_id(recording.broadcast_id, f"{line.apart}:{line.number}" if line.apart else str(line.number)),
         broadcast_id=recording.broadcast_id,
         channel_id=recording.channel_id,
         at=line.program_date_time,
         number=line.number,
+        apart=line.apart,
         program_date_time=line.program_date_time,
         offset_s=line.start_s,
         duration_s=line.duration_s,

@@ -62,6 +62,8 @@ class RenditionLine(_Line):
 class SegmentLine(_Line):
     kind: Literal["segment"] = "segment"
     number: int
+    apart: str = ""
+    """The rendition that is numbered for itself alone, because it cuts where no other does."""
     start_s: float
     duration_s: float
     program_date_time: datetime
@@ -92,8 +94,14 @@ class Manifest(BaseModel):
         """When the last segment ended."""
         if not self.segments:
             return self.recording.started_at
-        last = self.segments[-1]
-        return last.program_date_time + timedelta(seconds=last.duration_s)
+        return max(line.program_date_time + timedelta(seconds=line.duration_s) for line in self.segments)
+
+    def of(self, rendition: str) -> tuple[SegmentLine, ...]:
+        """The numbers on a rendition's own timeline, in order: the common ones, and from where it parted its own."""
+        own = [line for line in self.segments if line.apart == rendition]
+        parted = own[0].number if own else None
+        common = [line for line in self.segments if not line.apart and (parted is None or line.number < parted)]
+        return (*common, *own)
 
     @property
     def duration_s(self) -> float:
@@ -104,7 +112,7 @@ def parse(data: bytes) -> Manifest | None:
     """None where not even the first line is whole."""
     recording: RecordingLine | None = None
     renditions: dict[str, RenditionLine] = {}
-    segments: dict[int, SegmentLine] = {}
+    segments: dict[tuple[str, int], SegmentLine] = {}
     ended_at: datetime | None = None
     for raw in data.split(b"\n"):
         if not raw:
@@ -118,13 +126,13 @@ def parse(data: bytes) -> Manifest | None:
                 recording = line
             case RenditionLine(name=name):
                 renditions[name] = line
-            case SegmentLine(number=number):
-                segments[number] = _merged(segments.get(number), line)
+            case SegmentLine(apart=apart, number=number):
+                segments[apart, number] = _merged(segments.get((apart, number)), line)
             case EndLine(at=at):
                 ended_at = at
     if recording is None:
         return None
-    ordered = tuple(segments[number] for number in sorted(segments))
+    ordered = tuple(line for _, line in sorted(segments.items()))
     placed = tuple(sorted(renditions.values(), key=lambda rendition: rendition.place))
     return Manifest(recording=recording, renditions=placed, segments=ordered, ended_at=ended_at)
 

@@ -7,7 +7,7 @@ where time may heal it: kept by a cache, the answer to one who asked too early w
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from media.answers import CORS, Elsewhere, in_memory, kept, problem
+from media.answers import CORS, Elsewhere, in_memory, is_known, kept, problem
 from media.hls.cuts import SEGMENT_S
 from media.hls.holding import HELD_MAX, Begun, Held, Holding, PartMade, PlaylistReaches, Wish
 from media.hls.live import LiveBroadcast, LiveRegistry, LiveRendition
@@ -34,6 +34,9 @@ AHEAD_MAX: Final = 2
 ENDED_S: Final = 60
 RETRY_S: Final = 1
 BROWSER_CHARS_MAX: Final = 200
+LIVE: Final = "index.m3u8"
+REWIND: Final = "dvr.m3u8"
+"""The playlists' names: what is live now, and with it all that can be rewound to."""
 _DEFAULT_TD: Final = math.ceil(SEGMENT_S)
 _DECIMAL: Final = re.compile(r"[0-9]{1,12}")
 _FILE: Final = re.compile(r"(part-|init-|)(0|[1-9][0-9]{0,11})\.(m4s|mp4)")
@@ -48,10 +51,15 @@ _kinds = {"part-": _requests.labels("part"), "init-": _requests.labels("init"), 
 
 @dataclass(frozen=True, slots=True)
 class Directives:
-    """6.2.5.2. `number` None: nothing is asked for."""
+    """6.2.5.2. `number` None: nothing is asked for. `skip`: a delta update will do."""
 
     number: int | None = None
     part: int | None = None
+    skip: bool = False
+
+
+Past = Callable[[Request, str, str, str], Awaitable[Response]]
+"""Answers with what the archive has: of a broadcast's id, a rendition, and an object's name."""
 
 
 class Origin:
@@ -62,19 +70,25 @@ class Origin:
         watching: Callable[[str, str], None] | None = None,
         held_max: int = HELD_MAX,
         first_segment_s_max: float = FIRST_SEGMENT_S_MAX,
+        past: Past | None = None,
     ) -> None:
-        """`watching(channel_id, viewer)` is called for every media playlist that a viewer asks for."""
+        """`watching(channel_id, viewer)` is called for every media playlist that a viewer asks for; `past` for what the archive has."""
         self._registry = registry
+        self._past = past
         self._watching = watching
         self._holding = Holding(most=held_max)
         self._first_segment_s_max = first_segment_s_max
 
     def routes(self) -> list[BaseRoute]:
         get = ["GET", "HEAD"]
+        below = "/live/{channel}/{address}/{rendition}"
         return [
-            Route("/live/{channel}/index.m3u8", self.master, methods=get),
-            Route("/live/{channel}/{address}/{rendition}/index.m3u8", self.media, methods=get),
-            Route("/live/{channel}/{address}/{rendition}/{name}", self.bytes_of, methods=get),
+            *(Route(f"/live/{{channel}}/{file}", self.master, methods=get) for file in (LIVE, REWIND)),
+            *(
+                Route(f"/live/{{channel}}/{{address}}/{{rendition}}/{file}", self.media, methods=get)
+                for file in (LIVE, REWIND)
+            ),
+            Route(f"{below}/{{name}}", self.bytes_of, methods=get),
             Route("/live/{path:path}", Elsewhere("Live broadcasts play at /live/{channel}/index.m3u8.")),
         ]
 
@@ -99,7 +113,8 @@ class Origin:
         if not broadcast.has_begun:
             return problem(404, "not_live", "This channel has nothing to show yet.", {"Retry-After": str(RETRY_S)})
         headers = {**CORS, **kept(1)}
-        return Response(broadcast.master(f"{broadcast.address}/"), headers=headers, media_type=CONTENT_TYPE)
+        text = broadcast.master(f"{broadcast.address}/", _file(request))
+        return Response(text, headers=headers, media_type=CONTENT_TYPE)
 
     async def media(self, request: Request) -> Response:
         _playlists.inc()
@@ -112,10 +127,10 @@ class Origin:
             self._watching(broadcast.channel_id, viewer(request))
         if live.window.ended:
             # 6.2.5.2: directives are ignored once the playlist has its end.
-            return _playlist(request, live, ENDED_S)
+            return _playlist(request, live, ENDED_S, skip=False)
         asked = directives(query)
         if isinstance(asked, str):
-            return problem(400, "directive_invalid", asked, kept(4 * broadcast.target_duration))
+            return problem(400, "directive_invalid", asked, kept(4 * live.target_duration))
         if (too_far := _too_far(live, asked)) is not None:
             return problem(400, "too_far_ahead", too_far)
         # Kept long is only what is new when it is asked for: what a player far behind is given would soon mislead the next one.
@@ -124,7 +139,7 @@ class Origin:
         held = await self._hold(live, PlaylistReaches(live, number, part), request)
         if held is not Held.FULFILLED:
             return _busy(held)
-        return _playlist(request, live, _max_age_s(live, is_new=is_new))
+        return _playlist(request, live, _max_age_s(live, is_new=is_new), skip=asked.skip and not live.window.ended)
 
     async def bytes_of(self, request: Request) -> Response:
         broadcast, live = self._find(request)
@@ -153,12 +168,15 @@ class Origin:
                 data, was_made = (entry.data if entry else None), number < window.next[0]
             case _:
                 was_made = True
+        if data is None and kind == "" and self._past is not None and window.is_rewindable(number):
+            # The same bytes, where they are kept.
+            return await self._past(request, broadcast.broadcast_id, live.name, name[0])
         if data is None:
             return _gone(broadcast) if was_made or window.ended else _not_yet()
-        return in_memory(request, data, _MEDIA)
+        return in_memory(request, data, _MEDIA, tag=f"{broadcast.address}/{live.name}/{name[0]}")
 
     async def _hold(self, live: LiveRendition, wish: Wish, request: Request) -> Held:
-        wait_s_max = min(HELD_S_MAX, HELD_TD_MAX * live.broadcast.target_duration)
+        wait_s_max = min(HELD_S_MAX, HELD_TD_MAX * live.target_duration)
         return await self._holding.until(wish, wait_s_max, request.receive)
 
     def _find(self, request: Request) -> tuple[LiveBroadcast | None, LiveRendition | None]:
@@ -182,15 +200,17 @@ def viewer(request: Request) -> str:
 
 
 def directives(query: QueryParams) -> Directives | str:
-    """What a client asks for, or what is wrong with it. `_HLS_skip` is for playlists that offer CAN-SKIP-UNTIL, which ours do not."""
+    """What a client asks for, or what is wrong with it. `_HLS_skip` is YES, or v2 from those who know of date ranges, which we have none
+    of; whatever else it says is not for us, and the whole playlist is always an answer."""
     numbers, parts = query.getlist("_HLS_msn"), query.getlist("_HLS_part")
+    skip = query.get("_HLS_skip") in ("YES", "v2")
     if not numbers:
-        return "_HLS_part needs _HLS_msn." if parts else Directives()
+        return "_HLS_part needs _HLS_msn." if parts else Directives(skip=skip)
     if len(numbers) > 1 or len(parts) > 1:
         return "Each directive may stand once."
     if not all(_DECIMAL.fullmatch(value) for value in (*numbers, *parts)):
         return "_HLS_msn and _HLS_part are decimal numbers."
-    return Directives(int(numbers[0]), int(parts[0]) if parts else None)
+    return Directives(int(numbers[0]), int(parts[0]) if parts else None, skip)
 
 
 def _too_far(live: LiveRendition, asked: Directives) -> str | None:
@@ -207,19 +227,33 @@ def _too_far(live: LiveRendition, asked: Directives) -> str | None:
 
 
 def _max_age_s(live: LiveRendition, *, is_new: bool) -> int:
-    target_s = live.broadcast.target_duration
+    target_s = live.target_duration
     if live.window.ended:
         return ENDED_S
     return 6 * target_s if is_new else max(1, target_s // 2)
 
 
-def _playlist(request: Request, live: LiveRendition, max_age_s: int) -> Response:
-    headers = {**CORS, **kept(max_age_s), "Vary": "Accept-Encoding"}
-    text = live.playlist_bytes()
-    if accepts_gzip(request.headers.get("Accept-Encoding", "")):
-        # B.1: playlists go out compressed.
-        text, headers["Content-Encoding"] = live.playlist_gzipped(), "gzip"
-    return Response(text, headers=headers, media_type=CONTENT_TYPE)
+def _file(request: Request) -> str:
+    return request.url.path.rpartition("/")[2]
+
+
+def _playlist(request: Request, live: LiveRendition, max_age_s: int, *, skip: bool) -> Response:
+    rewind = _file(request) == REWIND
+    text = live.text(rewind=rewind, skip=skip)
+    # B.1: playlists go out compressed.
+    zipped = accepts_gzip(request.headers.get("Accept-Encoding", ""))
+    form = f"{'r' if rewind else ''}{'s' if skip else ''}{'z' if zipped else ''}"
+    headers = {
+        **CORS,
+        **kept(max_age_s),
+        "Vary": "Accept-Encoding",
+        "ETag": f'"{live.broadcast.address}/{live.name}/{text.version}{form}"',
+    }
+    if is_known(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    if zipped:
+        headers["Content-Encoding"] = "gzip"
+    return Response(text.gzipped if zipped else text.plain, headers=headers, media_type=CONTENT_TYPE)
 
 
 def accepts_gzip(accepted: str) -> bool:

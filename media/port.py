@@ -68,10 +68,11 @@ class ArchivedObject(_Frozen):
 
 
 class SegmentsArchived(_Fact):
-    """Segment `number` is durable in the archive, in every rendition that has it."""
+    """Segment `number` is durable in the archive, in every rendition that has it; or in `apart`, which alone counts so."""
 
     kind: Literal["segments"] = "segments"
     number: int
+    apart: str = ""
     program_date_time: datetime
     offset_s: float
     duration_s: float

@@ -118,7 +118,8 @@ class Rendition:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A finished segment: `number` its media sequence number, `start_s` from the broadcast's zero, `data` all of its parts' bytes."""
+    """A finished segment: `number` its media sequence number, `start_s` from the broadcast's zero, `data` all of its parts' bytes.
+    `slate`: shown while the encoder was away. `apart`: numbered for this rendition alone, which cuts where no other does."""
 
     rendition: str
     number: int
@@ -126,6 +127,8 @@ class Segment:
     duration_s: float
     program_date_time: datetime
     data: bytes
+    slate: bool = False
+    apart: bool = False
 
 
 class SampleSink(Protocol):
@@ -151,8 +154,9 @@ class Packager(Protocol):
 class SegmentSink(Protocol):
     """Takes what the packager finished, to keep it (the archive). Never blocks, never raises."""
 
-    def rendition(self, rendition: Rendition, init: bytes) -> None:
-        """Comes before the rendition's first segment; `init` is its initialisation segment (ftyp, moov)."""
+    def rendition(self, rendition: Rendition, init: bytes, *, slate: bool = False) -> None:
+        """Comes before the rendition's first segment; `init` is its initialisation segment (ftyp, moov). `slate`: of what is shown in
+        the encoder's place, and is no part of the recording."""
         ...
 
     def segment(self, segment: Segment) -> None: ...

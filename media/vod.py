@@ -61,20 +61,21 @@ def master_playlist(recording: Manifest) -> str:
 
 def media_playlist(recording: Manifest, rendition: str) -> str:
     """Every rendition lists every number, so that all have one timeline; where it missed one stands a gap."""
-    longest = max((segment.duration_s for segment in recording.segments), default=1.0)
+    segments = recording.of(rendition)
+    longest = max((segment.duration_s for segment in segments), default=1.0)
     lines = [
         "#EXTM3U",
         "#EXT-X-VERSION:8",
         f"#EXT-X-TARGETDURATION:{max(1, math.floor(longest + 0.5))}",
         "#EXT-X-PLAYLIST-TYPE:VOD",
         "#EXT-X-INDEPENDENT-SEGMENTS",
-        f"#EXT-X-MEDIA-SEQUENCE:{recording.segments[0].number if recording.segments else 0}",
+        f"#EXT-X-MEDIA-SEQUENCE:{segments[0].number if segments else 0}",
     ]
-    init = next((it.init for segment in recording.segments if (it := _of(segment, rendition))), "")
+    init = next((it.init for segment in segments if (it := _of(segment, rendition))), "")
     if init:
         lines.append(f'#EXT-X-MAP:URI="{_file(init)}"')
     before: SegmentLine | None = None
-    for segment in recording.segments:
+    for segment in segments:
         stored = _of(segment, rendition)
         anew = stored is not None and stored.init != init
         if anew or (before is not None and segment.start_s - before.start_s - before.duration_s > HOLE_S_MIN):
@@ -153,7 +154,10 @@ class Vod:
     async def bytes_of(self, request: Request) -> Response:
         """A segment's bytes, or a range of them (RFC 9110 14: one range; what is no range is ignored)."""
         params = request.path_params
-        broadcast_id, rendition, name = params["broadcast_id"], params["rendition"], params["name"]
+        return await self.object(request, params["broadcast_id"], params["rendition"], params["name"])
+
+    async def object(self, request: Request, broadcast_id: str, rendition: str, name: str) -> Response:
+        """An archived object, also of a broadcast that is still live: whoever rewinds it gets these."""
         if not (_NAME.fullmatch(broadcast_id) and _NAME.fullmatch(rendition) and _FILE.fullmatch(name)):
             return problem(404, "segment_not_found", "There is no such segment.")
         key = f"{manifest.ROOT}/{broadcast_id}/{rendition}/{name}"

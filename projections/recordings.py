@@ -28,7 +28,9 @@ def _recorded(recorded: Recorded) -> Iterable[Change]:
         "offset_s": event.offset_s,
         "duration_s": event.duration_s,
     }
-    return (Put(SEGMENTS, (event.broadcast_id, event.number), values),)
+    # Both countings tell the same times; those of a rendition apart go downward from -1.
+    number = -1 - event.number if event.apart else event.number
+    return (Put(SEGMENTS, (event.broadcast_id, number), values),)
 
 
 PROJECTION: Final = Projection("recordings", version=1, tables=(SEGMENTS,), handlers={SegmentsRecorded: _recorded})

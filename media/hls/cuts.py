@@ -1,10 +1,12 @@
 """Where a broadcast's segments begin. The source's segmenter decides (`Leader`), those of the rungs keep to it (`Follower`).
 
-One table a broadcast: segment number → start, so that every rendition, a restarted one too, agrees on numbers and boundaries. Times are
+One table a broadcast: segment number → start, so that every rendition, a restarted one too, agrees on numbers and boundaries. Where the
+source's key frames are further apart than segments may be, it gets a table of its own, and the rungs cut on a clock. Times are
 presentation times in seconds from the broadcast's zero, for these are what source and rungs have in common. Never touches a sample.
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Protocol
@@ -21,6 +23,8 @@ JOIN_S_MAX: Final = 0.25
 JOIN_WAIT_S_MAX: Final = 5.0
 """A rung whose key frames never meet a cut begins at any of them after so long."""
 CUTS_KEPT: Final = 256
+APART_AFTER_S: Final = 1.0
+"""A source whose first key frame is so much later than a segment's end cuts apart from its rungs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,39 @@ class Cuts:
         self._cuts: deque[Cut] = deque(maxlen=CUTS_KEPT)
         self.decided_until_s = -1.0
         """No cut will be made at or before this time any more."""
+        self.clock_s = 0.0
+        """Above 0: the source is not what cuts here; the first rung with a key frame after so long does."""
+        self.broken_at_s: float | None = None
+        """On a clock: a new timeline began here, which the next cut tells."""
+        self._by_clock: Cuts | None = None
+
+    def apart(self, clock_s: float) -> "Cuts":
+        """The table from which the source goes on alone; this one goes by the clock from now on."""
+        own = Cuts()
+        own._cuts.extend(self._cuts)
+        own.decided_until_s = self.decided_until_s
+        own._by_clock = self
+        self.clock_s = clock_s
+        return own
+
+    def by_clock(self, time_s: float, tolerance_s: float) -> Cut | None:
+        """The cut that a rung's key frame at `time_s` makes, if it is time for one."""
+        last = self.last
+        if last is None or time_s <= last.start_s:
+            return None
+        if self.broken_at_s is not None and time_s >= self.broken_at_s - tolerance_s:
+            self.broken_at_s = None
+            return self.add(time_s, discontinuity=True)
+        if time_s - last.start_s < self.clock_s - tolerance_s:
+            return None
+        while time_s - last.start_s > 1.5 * self.clock_s:
+            # No rung was there for long: what is missing has the length of segments, too.
+            last = self.add(last.start_s + self.clock_s, discontinuity=False)
+        return self.add(time_s, discontinuity=False)
 
     def add(self, start_s: float, *, discontinuity: bool) -> Cut:
+        if discontinuity and self._by_clock is not None:
+            self._by_clock.broken_at_s = start_s
         number = self._cuts[-1].number + 1 if self._cuts else 0
         cut = Cut(number, start_s, discontinuity)
         self._cuts.append(cut)
@@ -62,25 +97,44 @@ class Cuts:
 
 
 class Guide(Protocol):
+    @property
+    def undecided_s(self) -> float:
+        """A segment no longer than this may still turn out to be another's business."""
+        ...
+
     def at(self, time_s: float, *, key: bool, tolerance_s: float, hole: bool = False) -> Cut | None:
         """Does a new segment begin with the frame at `time_s`? Asked once for every frame, in order."""
         ...
 
 
 class Leader:
-    """The source's: cuts at the first key frame from the target duration on. `every_sample_is_key`: audio cuts at the target itself."""
+    """The source's: cuts at the first key frame from the target duration on. `every_sample_is_key`: audio cuts at the target itself.
+    `apart`: gives the table with which to go on where key frames are too far apart for the rungs to wait for."""
 
-    def __init__(self, cuts: Cuts, *, segment_s: float = SEGMENT_S, every_sample_is_key: bool = False) -> None:
+    def __init__(
+        self,
+        cuts: Cuts,
+        *,
+        segment_s: float = SEGMENT_S,
+        every_sample_is_key: bool = False,
+        apart: Callable[[], Cuts] | None = None,
+    ) -> None:
         self._cuts = cuts
+        self._apart = apart
+        self._has_cut = False
         self._segment_s = segment_s
         self._early_s = 0.0 if every_sample_is_key else min(KEY_EARLY_S_MAX, segment_s / 5)
         self._began = False
         self._end_s = cuts.decided_until_s
 
+    @property
+    def undecided_s(self) -> float:
+        return self._segment_s + APART_AFTER_S if self._apart is not None else 0.0
+
     def at(self, time_s: float, *, key: bool, tolerance_s: float, hole: bool = False) -> Cut | None:
-        self._cuts.decided_until_s = max(self._cuts.decided_until_s, time_s)
         last = self._cuts.last
         if not self._began:
+            self._decided(time_s)
             if not key:
                 return None
             self._began = True
@@ -90,8 +144,18 @@ class Leader:
         elapsed_s = time_s - last.start_s
         early_s = max(self._early_s, tolerance_s)
         if hole or (key and elapsed_s >= self._segment_s - early_s) or elapsed_s >= SEGMENT_S_MAX:
+            self._decided(time_s)
+            self._has_cut = True
             return self._cuts.add(time_s, discontinuity=hole)
+        if self._apart is not None and elapsed_s >= self._segment_s + APART_AFTER_S:
+            self._cuts, self._apart = self._apart(), None
+        if self._apart is None or self._has_cut or elapsed_s < self._segment_s - tolerance_s:
+            self._decided(time_s)
+        # Else the first segment is longer than it should be: whether the rungs must go their own way shows in a moment.
         return None
+
+    def _decided(self, time_s: float) -> None:
+        self._cuts.decided_until_s = max(self._cuts.decided_until_s, time_s)
 
 
 class Follower:
@@ -102,9 +166,13 @@ class Follower:
         self._number = after
         self._began = False
         self._waits_since_s: float | None = None
+        self.undecided_s = 0.0
 
     def at(self, time_s: float, *, key: bool, tolerance_s: float, hole: bool = False) -> Cut | None:
-        cut = self._cuts.at(time_s + tolerance_s)
+        cut = None
+        if self._cuts.clock_s and key:
+            cut = self._cuts.by_clock(time_s, tolerance_s)
+        cut = cut or self._cuts.at(time_s + tolerance_s)
         if cut is None or cut.number <= self._number:
             return None
         if not self._began:

@@ -8,6 +8,7 @@ import gzip
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -29,6 +30,9 @@ HELD_SAMPLES_MAX: Final = 4_000
 RETAINED_S: Final = 60.0
 """An ended broadcast stays so long, that players see its end."""
 BROADCASTS_MAX: Final = 1_000
+GZIP_LEVEL: Final = 5
+GAP_S_MIN: Final = 0.05
+"""Less than this at its end, and a segment lacks nothing."""
 
 _parts_made = Counter("tallylight_hls_parts", "Parts made, all renditions")
 _segments_made = Counter("tallylight_hls_segments", "Segments finished, all renditions")
@@ -38,22 +42,46 @@ _outran = Counter(
 )
 
 
+@dataclass(slots=True)
+class Text:
+    """A playlist's bytes at one version of its window."""
+
+    version: int
+    plain: bytes
+    _gzipped: bytes = b""
+
+    @property
+    def gzipped(self) -> bytes:
+        if not self._gzipped:
+            self._gzipped = gzip.compress(self.plain, GZIP_LEVEL, mtime=0)
+        return self._gzipped
+
+
+@dataclass(slots=True)
+class Line:
+    """What renditions that cut together have in common. `target_duration` in seconds."""
+
+    cuts: Cuts
+    target_duration: int
+
+
 class LiveRendition:
     """One line of the master playlist: its window, and the playlist's text, made once a change for all who ask."""
 
     def __init__(self, broadcast: "LiveBroadcast", rendition: Rendition) -> None:
         self.rendition = rendition
         self.broadcast = broadcast
-        self.window = Window(on_change=self._changed)
+        self.window = Window(on_change=self._changed, rewind_s=broadcast.rewind_s)
         self.listeners: list[Callable[[], None]] = []
         self.part_target_s = PART_S
         self.sink: _Sink | None = None
         self.peak_bandwidth = 0
+        self.frames = 0
+        """Of the leading track, in the open segment."""
         self._bits = 0
         self._seconds = 0.0
         self._frame_rate = rendition.video.frame_rate if rendition.video else 0.0
-        self._text = (-1, b"")
-        self._gzipped = (-1, b"")
+        self._texts: dict[tuple[bool, bool], Text] = {}
 
     @property
     def name(self) -> str:
@@ -64,33 +92,33 @@ class LiveRendition:
         """Players need one whole segment to begin: there is no playlist before it."""
         return self.window.finished > 0 or self.window.ended
 
+    @property
+    def target_duration(self) -> int:
+        return self.broadcast.line(self.name).target_duration
+
     def playlist(self) -> str:
-        return self.playlist_bytes().decode()
+        return self.text().plain.decode()
 
-    def playlist_bytes(self) -> bytes:
-        version, text = self._text
-        if version != self.window.version:
-            text = media_playlist(
+    def text(self, *, rewind: bool = False, skip: bool = False) -> "Text":
+        """The playlist as it stands, made once a change for all who ask."""
+        made = self._texts.get((rewind, skip))
+        if made is None or made.version != self.window.version:
+            plain = media_playlist(
                 self.window,
-                target_duration=self.broadcast.target_duration,
+                target_duration=self.target_duration,
                 part_target_s=self.part_target_s,
-                reports=[*self._reports()],
+                reports=[*self._reports("dvr.m3u8" if rewind else "index.m3u8")],
+                rewind=rewind,
+                skip=skip,
             ).encode()
-            self._text = (self.window.version, text)
-        return text
+            made = self._texts[rewind, skip] = Text(self.window.version, plain)
+        return made
 
-    def playlist_gzipped(self) -> bytes:
-        version, text = self._gzipped
-        if version != self.window.version:
-            text = gzip.compress(self.playlist_bytes(), mtime=0)
-            self._gzipped = (self.window.version, text)
-        return text
-
-    def variant(self, base: str = "") -> Variant:
+    def variant(self, base: str = "", file: str = "index.m3u8") -> Variant:
         """Bandwidths are what was measured, where that is more than what was promised."""
         average = round(self._bits / self._seconds) if self._seconds else 0
         bandwidth = max(self.rendition.bandwidth, self.peak_bandwidth, 1)
-        return Variant(self.rendition, f"{base}{self.name}/index.m3u8", bandwidth, average, self._frame_rate)
+        return Variant(self.rendition, f"{base}{self.name}/{file}", bandwidth, average, self._frame_rate)
 
     def measured(self, entry: Entry, frames: int) -> None:
         if entry.duration_s <= 0 or entry.data is None:
@@ -103,15 +131,87 @@ class LiveRendition:
             if self.rendition.video is not None and not self._frame_rate:
                 self._frame_rate = frames / entry.duration_s
 
-    def _reports(self) -> Iterator[Report]:
+    @property
+    def is_away(self) -> bool:
+        return self.sink is None or self.sink.closed
+
+    def entry(self, cut: Cut, start_s: float, *, init: int, slate: bool = False) -> Entry:
+        at = self.broadcast.started_at + timedelta(seconds=start_s)
+        return Entry(
+            cut.number, start_s, at, init, discontinuity=cut.discontinuity and self.window.last_number >= 0, slate=slate
+        )
+
+    def lacks(self, number: int) -> None:
+        """What is missing before segment `number` begins: the rest of the one that is open, and those between."""
+        window, cuts = self.window, self.broadcast.line(self.name).cuts
+        entry = window.open
+        if entry is not None and entry.number < number:
+            for _, duration_s in cuts.between(entry.number, entry.number + 1):
+                self._lacks_rest(duration_s - entry.duration_s)
+            self.finish()
+        for missed, duration_s in cuts.between(window.last_number + 1, number):
+            gap = self.entry(missed, missed.start_s, init=len(window.inits) - 1)
+            gap.duration_s = duration_s
+            window.gap(gap)
+            _gaps.inc()
+
+    def cut_short(self) -> None:
+        """The source has stopped while this rung was away: its open segment lasts as long as the source's last."""
+        entry, leader = self.window.open, self.broadcast.leader
+        if entry is None or leader is None:
+            return
+        last = leader.window.segment(entry.number)
+        if last is not None and not self.broadcast.is_apart(leader.name):
+            self._lacks_rest(last.duration_s - entry.duration_s)
+        self.finish()
+
+    def _lacks_rest(self, rest_s: float) -> None:
+        # 4.4.4.9: GAP "is REQUIRED for Partial Segments that are not available", and their segment is not, either.
+        if rest_s < GAP_S_MIN:
+            return
+        count = math.ceil(rest_s / self.part_target_s - 1e-6)
+        for _ in range(count):
+            self.window.add(Part(self.window.next_sequence, rest_s / count, False, b"", gap=True))
+
+    def finish(self) -> None:
+        """The open segment, if there is one, is complete: it is measured, and kept."""
+        if self.window.open is not None:
+            self.broadcast.reaches(self.broadcast.line(self.name), self.window.open.duration_s)
+        entry = self.window.finish(self.target_duration)
+        if entry is None:
+            return
+        assert entry.data is not None
+        _segments_made.inc()
+        if entry.gap:
+            _gaps.inc()
+            return
+        if not entry.slate:
+            self.measured(entry, self.frames)
+        self.frames = 0
+        keep = self.broadcast.keep
+        if keep is not None:
+            keep.segment(
+                Segment(
+                    rendition=self.name,
+                    number=entry.number,
+                    start_s=entry.start_s,
+                    duration_s=entry.duration_s,
+                    program_date_time=entry.program_date_time,
+                    data=entry.data,
+                    slate=entry.slate,
+                    apart=self.broadcast.is_apart(self.name),
+                )
+            )
+
+    def _reports(self, file: str) -> Iterator[Report]:
         for other in self.broadcast.renditions:
             if other is not self and other.is_ready:
                 number, parts = other.window.next
                 if parts:
-                    yield Report(f"../{other.name}/index.m3u8", number, parts - 1)
+                    yield Report(f"../{other.name}/{file}", number, parts - 1)
                 else:
                     last = other.window.segment(number - 1)
-                    yield Report(f"../{other.name}/index.m3u8", number - 1, len(last.parts) - 1 if last else None)
+                    yield Report(f"../{other.name}/{file}", number - 1, len(last.parts) - 1 if last else None)
 
     def _changed(self) -> None:
         for listener in (*self.listeners, *self.broadcast.listeners):
@@ -128,25 +228,33 @@ class LiveBroadcast:
         channel_id: str,
         address: str,
         started_at: datetime,
+        broadcast_id: str = "",
         keep: SegmentSink | None = None,
         segment_s: float = SEGMENT_S,
         part_s: float = PART_S,
+        rewind_s: float = 0.0,
     ) -> None:
         self.channel = channel
         self.channel_id = channel_id
+        self.broadcast_id = broadcast_id
         self.address = address
         self.started_at = started_at
         self.keep = keep
-        self.cuts = Cuts()
         self.ended = False
         self.listeners: list[Callable[[], None]] = []
         """Called when any of its renditions changes, and at its end."""
-        self.target_duration = math.floor(segment_s + 0.5)
         self.part_s = part_s
+        self.rewind_s = rewind_s
+        self.has_rungs = False
+        """Rungs are made, which cut on a clock where the source cannot cut often enough."""
         self._segment_s = segment_s
+        self._common = Line(Cuts(), math.floor(segment_s + 0.5))
+        self._apart: Line | None = None
+        """The source's own, where it does not cut as the rungs do."""
         self._renditions: dict[str, LiveRendition] = {}
         self._leader: str | None = None
-        self._leads = False
+        self.leads = False
+        """Whether the source is there to say where segments begin."""
 
     @property
     def renditions(self) -> list[LiveRendition]:
@@ -164,12 +272,26 @@ class LiveBroadcast:
         """Whether there is anything to see."""
         return any(live.window.finished > 0 for live in self._renditions.values())
 
-    def master(self, base: str = "") -> str:
-        """`base` stands before each address in it."""
-        return master_playlist(live.variant(base) for live in self.renditions)
+    @property
+    def target_duration(self) -> int:
+        """The longest of its renditions', in seconds."""
+        return max(line.target_duration for line in (self._common, self._apart) if line is not None)
 
-    def add(self, rendition: Rendition) -> SampleSink:
-        """Samples of a new rendition, or of one that begins again: the sink it had is closed."""
+    def line(self, name: str) -> Line:
+        """With which others the rendition cuts."""
+        return self._apart if self._apart is not None and name == self._leader else self._common
+
+    def is_apart(self, name: str) -> bool:
+        """Whether its segments are numbered for itself alone."""
+        return self._apart is not None and name == self._leader
+
+    def master(self, base: str = "", file: str = "index.m3u8") -> str:
+        """`base` stands before each address in it. What can be played at once stands first, for players begin with that."""
+        ready_first = sorted(self.renditions, key=lambda live: not live.is_ready)
+        return master_playlist(live.variant(base, file) for live in ready_first)
+
+    def add(self, rendition: Rendition, *, slate: bool = False) -> SampleSink:
+        """Samples of a new rendition, or of one that begins again: the sink it had is closed. `slate`: not of the encoder."""
         if self.ended:
             raise ValueError("the broadcast is over")
         live = self._renditions.get(rendition.name)
@@ -180,26 +302,40 @@ class LiveBroadcast:
             self._leader = self._leader or rendition.name
         elif live.sink is not None:
             live.sink.close()
-        live.rendition = rendition
+        if not slate:
+            live.rendition = rendition
         init = init_segment(rendition.video, rendition.audio)
         if not live.window.inits or live.window.inits[-1] != init:
             live.window.inits.append(init)
             if self.keep is not None:
-                self.keep.rendition(rendition, init)
-        guide: Guide
-        if rendition.name == self._leader:
-            self._leads = True
-            guide = Leader(self.cuts, segment_s=self._segment_s, every_sample_is_key=rendition.video is None)
-        else:
-            guide = Follower(self.cuts, after=live.window.last_number)
-        live.sink = _Sink(self, live, guide, leads=rendition.name == self._leader)
+                self.keep.rendition(rendition, init, slate=slate)
+        leads = rendition.name == self._leader
+        live.sink = _Sink(self, live, rendition, self._guide(live, rendition, leads=leads), leads=leads, slate=slate)
         return live.sink
+
+    def _guide(self, live: LiveRendition, rendition: Rendition, *, leads: bool) -> Guide:
+        if not leads:
+            return Follower(self._common.cuts, after=live.window.last_number)
+        self.leads = True
+        may_part = self._apart is None and rendition.video is not None and self.has_rungs
+        return Leader(
+            self.line(rendition.name).cuts,
+            segment_s=self._segment_s,
+            every_sample_is_key=rendition.video is None,
+            apart=self._part if may_part else None,
+        )
+
+    def _part(self) -> Cuts:
+        """The source's key frames are too far apart: from its open segment on it has cuts of its own, below a target that is declared."""
+        self._apart = Line(self._common.cuts.apart(self._segment_s), self._common.target_duration)
+        self.reaches(self._apart, SEGMENT_S_MAX)
+        log.info("hls.source_apart", channel=self.channel, target_duration=self._apart.target_duration)
+        return self._apart.cuts
 
     def end(self) -> None:
         if self.ended:
             return
-        self.source_closed()
-        for live in self.renditions:
+        for live in sorted(self.renditions, key=lambda live: live.name != self._leader):
             if live.sink is not None:
                 live.sink.close()
         self.ended = True
@@ -214,47 +350,69 @@ class LiveBroadcast:
             if live.sink is not None:
                 live.sink.release()
 
+    def source_cut(self, cut: Cut) -> None:
+        """A segment of the source began: what rungs lack that are away is settled, so that their viewers need not wait to learn of it."""
+        if self._apart is not None:
+            return
+        for live in self.renditions:
+            if live.name != self._leader and live.is_away and live.window.last_number >= 0:
+                live.lacks(cut.number)
+
     def source_closed(self) -> None:
-        self._leads = False
+        self.leads = False
         self.source_moved()
+        for live in self.renditions:
+            if live.name != self._leader and live.is_away:
+                live.cut_short()
 
     def guides(self, time_s: float) -> bool:
-        """Whether it is settled where the source cuts, up to `time_s`."""
-        return not self._leads or self.cuts.decided_until_s >= time_s
+        """Whether it is settled where the rungs cut, up to `time_s`."""
+        cuts = self._common.cuts
+        return not self.leads or cuts.clock_s > 0 or cuts.decided_until_s >= time_s
 
-    def reaches(self, duration_s: float) -> None:
+    def reaches(self, line: Line, duration_s: float) -> None:
         """4.4.3.1: no segment's duration, rounded, exceeds the target duration, which must not change once players have seen it.
 
         It does change, once, where a source's key frames are suddenly further apart than its first were: decodable segments matter more.
         """
-        seen = any(live.is_ready for live in self._renditions.values())
+        seen = any(live.is_ready for live in self._renditions.values() if self.line(live.name) is line)
         needed = math.floor((SEGMENT_S_MAX if seen else duration_s) + 0.5)
-        if duration_s < self.target_duration + 0.5 or needed <= self.target_duration:
+        if duration_s < line.target_duration + 0.5 or needed <= line.target_duration:
             return
-        self.target_duration = needed
+        line.target_duration = needed
         if seen:
-            log.warning("hls.target_duration", channel=self.channel, raised_to=self.target_duration)
+            log.warning("hls.target_duration", channel=self.channel, raised_to=line.target_duration)
 
 
 class _Sink:
     """One run of one rendition: samples go through the segmenter into the window. It is the segmenter's `Parts`, too."""
 
-    def __init__(self, broadcast: LiveBroadcast, live: LiveRendition, guide: Guide, *, leads: bool) -> None:
+    def __init__(
+        self,
+        broadcast: LiveBroadcast,
+        live: LiveRendition,
+        rendition: Rendition,
+        guide: Guide,
+        *,
+        leads: bool,
+        slate: bool,
+    ) -> None:
         self._broadcast = broadcast
         self._live = live
         self._leads = leads
+        self._slate = slate
         self._init = len(live.window.inits) - 1
-        self._segmenter = Segmenter(live.rendition, guide, self, part_s=broadcast.part_s)
-        leading = live.rendition.video or live.rendition.audio
+        self._guide = guide
+        self._segmenter = Segmenter(rendition, guide, self, part_s=broadcast.part_s)
+        leading = rendition.video or rendition.audio
         assert leading is not None
-        self._leading = "video" if live.rendition.video else "audio"
+        self._leading = "video" if rendition.video else "audio"
         self._scale = leading.timescale
         self._held: deque[Sample] = deque()
-        self._closed = False
-        self._frames = 0
+        self.closed = False
 
     def push(self, sample: Sample) -> None:
-        if self._closed:
+        if self.closed:
             return
         if self._leads:
             self._segmenter.push(sample)
@@ -275,71 +433,57 @@ class _Sink:
             self._segmenter.push(self._held.popleft())
 
     def close(self) -> None:
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         while self._held:
             self._segmenter.push(self._held.popleft())
         self._segmenter.close()
-        self.finish()
         if self._leads:
+            self._live.finish()
             self._broadcast.source_closed()
+        elif not self._broadcast.leads:
+            self._live.finish()
+        # Else a rung that is lost while its source goes on: its open segment is settled when the source's next begins.
 
     def next_sequence(self) -> int:
         return self._live.window.next_sequence
 
     def begin(self, cut: Cut, start_s: float) -> None:
-        window = self._live.window
-        self._live.part_target_s = max(self._segmenter.part_target_s, self._live.part_target_s if window.version else 0)
-        if window.last_number >= 0 and cut.number > window.last_number + 1:
-            for missed, duration_s in self._broadcast.cuts.between(window.last_number + 1, cut.number):
-                entry = self._entry(missed, missed.start_s)
-                entry.duration_s = duration_s
-                window.gap(entry)
-                _gaps.inc()
-        window.begin(self._entry(cut, start_s))
-
-    def _entry(self, cut: Cut, start_s: float) -> Entry:
-        at = self._broadcast.started_at + timedelta(seconds=start_s)
-        follows = self._live.window.last_number >= 0
-        return Entry(cut.number, start_s, at, self._init, discontinuity=cut.discontinuity and follows)
+        live = self._live
+        window = live.window
+        live.part_target_s = max(self._segmenter.part_target_s, live.part_target_s if window.version else 0)
+        if self._leads:
+            self._broadcast.source_cut(cut)
+        if window.last_number >= 0:
+            live.lacks(cut.number)
+        window.begin(live.entry(cut, start_s, init=self._init, slate=self._slate))
 
     def part(self, data: bytes, duration_s: float, *, independent: bool, frames: int) -> None:
-        self._frames += frames
+        self._live.frames += frames
         window = self._live.window
         assert window.open is not None
-        self._broadcast.reaches(window.open.duration_s + duration_s)
+        reached_s = window.open.duration_s + duration_s
+        if reached_s > self._guide.undecided_s:
+            self._broadcast.reaches(self._broadcast.line(self._live.name), reached_s)
         window.add(Part(window.next_sequence, duration_s, independent, data))
         _parts_made.inc()
 
     def finish(self) -> None:
-        live = self._live
-        entry = live.window.finish(self._broadcast.target_duration)
-        if entry is None:
+        if not self._leads and self.closed and self._broadcast.leads:
             return
-        assert entry.data is not None
-        _segments_made.inc()
-        live.measured(entry, self._frames)
-        self._frames = 0
-        keep = self._broadcast.keep
-        if keep is not None:
-            keep.segment(
-                Segment(
-                    rendition=live.name,
-                    number=entry.number,
-                    start_s=entry.start_s,
-                    duration_s=entry.duration_s,
-                    program_date_time=entry.program_date_time,
-                    data=entry.data,
-                )
-            )
+        self._live.finish()
 
 
 class LiveRegistry:
     """The broadcasts of this node: the one that is live on a channel, and for a while those that ended. `clock` in seconds, monotonic."""
 
-    def __init__(self, *, epoch: str, clock: Callable[[], float], retained_s: float = RETAINED_S) -> None:
+    def __init__(
+        self, *, epoch: str, clock: Callable[[], float], retained_s: float = RETAINED_S, rewind_s: float = 0.0
+    ) -> None:
+        """`rewind_s`: how far a live broadcast can be rewound, where an archive keeps it."""
         self.epoch = epoch
+        self._rewind_s = rewind_s
         self._clock = clock
         self._retained_s = retained_s
         self._by_channel: dict[str, LiveBroadcast] = {}
@@ -357,9 +501,11 @@ class LiveRegistry:
         broadcast = LiveBroadcast(
             channel=channel,
             channel_id=channel_id,
+            broadcast_id=broadcast_id,
             address=f"{self.epoch}-{broadcast_id}",
             started_at=started_at,
             keep=keep,
+            rewind_s=self._rewind_s if keep is not None else 0.0,
         )
         self._by_channel[channel] = self._by_address[broadcast.address] = broadcast
         return broadcast

@@ -1,6 +1,6 @@
 """The text of master and media playlists (RFC 8216 and draft-pantos-hls-rfc8216bis). Pure: state in, text out; `live` calls it.
 
-Addresses in it are relative to the playlist's own. A delta update would be another function beside `media_playlist`.
+Addresses in it are relative to the playlist's own.
 """
 
 from collections.abc import Iterable, Sequence
@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from media.hls.window import PARTS_LISTED_TD, Entry, Window
+from media.hls.window import PARTS_LISTED_TD, Entry, Part, Window
 from media.sample import Rendition
 
 VERSION: Final = 9
 HOLD_BACK_TD: Final = 3
 PART_HOLD_BACK_PTD: Final = 3
+SKIP_UNTIL_TD: Final = 6
+"""4.4.3.8: CAN-SKIP-UNTIL is at least so many target durations."""
 CONTENT_TYPE: Final = "application/vnd.apple.mpegurl"
 
 
@@ -66,31 +68,49 @@ def master_playlist(variants: Iterable[Variant]) -> str:
 
 
 def media_playlist(
-    window: Window, *, target_duration: int, part_target_s: float, reports: Sequence[Report] = ()
+    window: Window,
+    *,
+    target_duration: int,
+    part_target_s: float,
+    reports: Sequence[Report] = (),
+    rewind: bool = False,
+    skip: bool = False,
 ) -> str:
-    """The whole playlist of one rendition, as its window stands."""
-    entries = list(window.listed)
-    parts_from_s = sum(entry.duration_s for entry in entries) - PARTS_LISTED_TD * target_duration
+    """One rendition's playlist, as its window stands: the live one, or with `rewind` all that can be rewound to. `skip`: a delta update
+    (6.2.5.1), where there is something to skip."""
+    entries = list(window.rewindable if rewind else window.listed)
+    total_s = sum(entry.duration_s for entry in entries)
+    skip_until_s = float(SKIP_UNTIL_TD * target_duration)
     lines = [
         "#EXTM3U",
         f"#EXT-X-VERSION:{VERSION}",
         f"#EXT-X-TARGETDURATION:{target_duration}",
-        f"#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK={PART_HOLD_BACK_PTD * part_target_s:.3f}"
-        f",HOLD-BACK={HOLD_BACK_TD * target_duration:.1f}",
+        "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES"
+        f",PART-HOLD-BACK={PART_HOLD_BACK_PTD * part_target_s:.3f}"
+        f",HOLD-BACK={HOLD_BACK_TD * target_duration:.1f},CAN-SKIP-UNTIL={skip_until_s:.1f}",
         f"#EXT-X-PART-INF:PART-TARGET={part_target_s:.3f}",
         "#EXT-X-INDEPENDENT-SEGMENTS",
         f"#EXT-X-MEDIA-SEQUENCE:{entries[0].number if entries else 0}",
     ]
-    if window.discontinuity_sequence:
-        lines.append(f"#EXT-X-DISCONTINUITY-SEQUENCE:{window.discontinuity_sequence}")
-    init, start_s = -1, 0.0
-    for entry in entries:
+    discontinuity_sequence = window.rewind_discontinuity_sequence if rewind else window.discontinuity_sequence
+    if discontinuity_sequence:
+        lines.append(f"#EXT-X-DISCONTINUITY-SEQUENCE:{discontinuity_sequence}")
+    first, start_s, init = 0, 0.0, -1
+    if skip:
+        while first < len(entries) and total_s - start_s - entries[first].duration_s >= skip_until_s:
+            start_s += entries[first].duration_s
+            init = entries[first].init
+            first += 1
+        if first:
+            lines.append(f"#EXT-X-SKIP:SKIPPED-SEGMENTS={first}")
+    parts_from_s = total_s - PARTS_LISTED_TD * target_duration
+    for entry in entries[first:]:
         if entry.discontinuity:
             lines.append("#EXT-X-DISCONTINUITY")
         if entry.init != init:
             init = entry.init
             lines.append(f'#EXT-X-MAP:URI="{init_uri(init)}"')
-        _segment(entry, lines, with_parts=start_s >= parts_from_s or not entry.finished)
+        lines.append(_segment(entry, with_parts=start_s >= parts_from_s or not entry.finished))
         start_s += entry.duration_s
     if window.ended:
         lines.append("#EXT-X-ENDLIST")
@@ -100,16 +120,25 @@ def media_playlist(
     return "\n".join(lines) + "\n"
 
 
-def _segment(entry: Entry, lines: list[str], *, with_parts: bool) -> None:
-    lines.append(f"#EXT-X-PROGRAM-DATE-TIME:{rfc3339(entry.program_date_time)}")
+def _segment(entry: Entry, *, with_parts: bool) -> str:
+    if entry.lines and not with_parts:
+        return entry.lines
+    lines = [f"#EXT-X-PROGRAM-DATE-TIME:{rfc3339(entry.program_date_time)}"]
     if with_parts:
-        for part in entry.parts:
-            independent = ",INDEPENDENT=YES" if part.independent else ""
-            lines.append(f'#EXT-X-PART:DURATION={part.duration_s:.5f},URI="{part_uri(part.sequence)}"{independent}')
+        lines += [_part(part) for part in entry.parts]
     if entry.finished:
         if entry.gap:
             lines.append("#EXT-X-GAP")
         lines += [f"#EXTINF:{entry.duration_s:.5f},", segment_uri(entry.number)]
+    text = "\n".join(lines)
+    if entry.finished and not with_parts:
+        entry.lines = text  # it is made once, however long viewers can rewind to it
+    return text
+
+
+def _part(part: Part) -> str:
+    independent, gap = (",INDEPENDENT=YES" if part.independent else ""), (",GAP=YES" if part.gap else "")
+    return f'#EXT-X-PART:DURATION={part.duration_s:.5f},URI="{part_uri(part.sequence)}"{independent}{gap}'
 
 
 def _report(report: Report) -> str:

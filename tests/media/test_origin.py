@@ -209,7 +209,7 @@ async def test_a_playlist_is_compressed_once_for_all_who_take_it(
     assert answer.headers.get("content-encoding") == coding
     assert answer.headers["vary"] == "Accept-Encoding"
     assert answer.text == encoder.live.playlist()
-    assert encoder.live.playlist_gzipped() is encoder.live.playlist_gzipped()
+    assert encoder.live.text().gzipped is encoder.live.text().gzipped
     segment = await stage.get(f"{encoder.path}/0.m4s", headers={"Accept-Encoding": accepted})
     assert "content-encoding" not in segment.headers
 
@@ -292,3 +292,50 @@ async def test_a_player_that_follows_part_by_part_misses_nothing(stage: Stage) -
     assert list(parts) == [f"part-{n}.m4s" for n in range(len(parts))]
     count, complaints = decode(encoder.live.window.inits[0] + b"".join(parts.values()))
     assert (count, complaints) == (300, b"")
+
+
+# -- delta updates, rewind, what the client has already -----------------------------------------------------------------
+
+
+async def test_a_client_that_asks_for_a_delta_update_gets_one_and_can_merge_it(stage: Stage) -> None:
+    encoder = Encoder(stage.open())
+    encoder.until(8, 3)
+    whole = m3u8.loads((await stage.get(f"{encoder.path}/index.m3u8")).text)
+    for way in ("_HLS_skip=YES", "_HLS_skip=v2", "_HLS_msn=8&_HLS_part=1&_HLS_skip=YES"):
+        update = m3u8.loads((await stage.get(f"{encoder.path}/index.m3u8?{way}")).text)
+        skipped = update.skip.skipped_segments
+        assert skipped > 0
+        assert [it.uri for it in whole.segments][skipped:] == [it.uri for it in update.segments]
+    odd = m3u8.loads((await stage.get(f"{encoder.path}/index.m3u8?_HLS_skip=maybe")).text)
+    assert len(odd.segments) == len(whole.segments)
+
+
+async def test_a_playlist_that_has_its_end_is_given_whole_whatever_was_asked(stage: Stage) -> None:
+    encoder = Encoder(stage.open())
+    encoder.until(9, 3)
+    encoder.broadcast.end()
+    answer = await stage.get(f"{encoder.path}/index.m3u8?_HLS_skip=YES")
+    assert "EXT-X-SKIP" not in answer.text
+
+
+async def test_what_a_client_has_already_is_not_sent_again(stage: Stage) -> None:
+    encoder = Encoder(stage.open())
+    encoder.until(2, 3)
+    for path in ("index.m3u8", "0.m4s", "part-0.m4s", "init-0.mp4"):
+        first = await stage.get(f"{encoder.path}/{path}")
+        again = await stage.get(f"{encoder.path}/{path}", headers={"If-None-Match": first.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["cache-control"] == first.headers["cache-control"]
+    tag = (await stage.get(f"{encoder.path}/index.m3u8")).headers["etag"]
+    encoder.push(30)
+    assert (await stage.get(f"{encoder.path}/index.m3u8", headers={"If-None-Match": tag})).status_code == 200
+    plain = await stage.get(f"{encoder.path}/index.m3u8", headers={"Accept-Encoding": "identity"})
+    zipped = await stage.get(f"{encoder.path}/index.m3u8", headers={"Accept-Encoding": "gzip"})
+    assert plain.headers["etag"] != zipped.headers["etag"]
+
+
+async def test_a_part_of_other_bytes_is_not_continued(stage: Stage) -> None:
+    encoder = Encoder(stage.open())
+    encoder.until(1, 0)
+    headers = {"Range": "bytes=10-", "If-Range": '"something else"'}
+    assert (await stage.get(f"{encoder.path}/0.m4s", headers=headers)).status_code == 200

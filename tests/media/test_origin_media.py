@@ -174,7 +174,7 @@ async def test_hundreds_of_viewers_of_a_rendition_share_one_listener_and_one_tex
     assert len(encoder.live.listeners) == 1
     encoder.until(1, 4)
     assert len({(await waiting).content for waiting in asked}) == 1
-    assert encoder.live.playlist_bytes() is encoder.live.playlist_bytes()
+    assert encoder.live.text() is encoder.live.text()
 
 
 async def test_nothing_of_a_broadcast_is_kept_alive_when_it_is_over(stage: Stage) -> None:

@@ -24,7 +24,7 @@ class Kept:
     inits: list[tuple[str, bytes]] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
 
-    def rendition(self, rendition: Rendition, init: bytes) -> None:
+    def rendition(self, rendition: Rendition, init: bytes, *, slate: bool = False) -> None:
         self.inits.append((rendition.name, init))
 
     def segment(self, segment: Segment) -> None:
@@ -284,11 +284,11 @@ def test_a_playlists_text_is_made_once_a_change() -> None:
     for sample in frames(70):
         sink.push(sample)
     live = of(broadcast, "source")
-    text = live.playlist_bytes()
-    assert live.playlist_bytes() is text
+    text = live.text()
+    assert live.text() is text
     for sample in frames(77)[70:]:
         sink.push(sample)
-    assert live.playlist_bytes() is not text
+    assert live.text() is not text
 
 
 def test_what_players_get_is_what_is_kept() -> None:

@@ -35,8 +35,8 @@ def window(finished: int, parts: int = 0, *, missing: tuple[int, ...] = (), chan
     return made
 
 
-def text(made: Window, *reports: Report) -> str:
-    return media_playlist(made, target_duration=2, part_target_s=0.5, reports=reports)
+def text(made: Window, *reports: Report, rewind: bool = False, skip: bool = False) -> str:
+    return media_playlist(made, target_duration=2, part_target_s=0.5, reports=reports, rewind=rewind, skip=skip)
 
 
 def test_the_whole_of_a_playlist() -> None:
@@ -44,7 +44,7 @@ def test_the_whole_of_a_playlist() -> None:
         "#EXTM3U",
         "#EXT-X-VERSION:9",
         "#EXT-X-TARGETDURATION:2",
-        "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=1.500,HOLD-BACK=6.0",
+        "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=1.500,HOLD-BACK=6.0,CAN-SKIP-UNTIL=12.0",
         "#EXT-X-PART-INF:PART-TARGET=0.500",
         "#EXT-X-INDEPENDENT-SEGMENTS",
         "#EXT-X-MEDIA-SEQUENCE:0",
@@ -163,3 +163,61 @@ def test_from_one_reload_to_the_next_segments_keep_their_numbers_and_parts_their
     assert sequences == list(range(sequences[0], sequences[0] + len(sequences))) if sequences else True
     assert f'URI="part-{made.next_sequence}.m4s"' in playlist
     assert not sequences or sequences[-1] == made.next_sequence - 1
+
+
+def long(count: int) -> Window:
+    """Segments of two seconds, in parts of a half, all of which can be rewound to."""
+    made = Window(on_change=lambda: None, rewind_s=100.0)
+    for number in range(count):
+        made.begin(Entry(number, 2.0 * number, START + timedelta(seconds=2 * number), 0, discontinuity=number == 3))
+        for _ in range(4):
+            made.add(Part(made.next_sequence, 0.5, True, b"part"))
+        made.finish(2)
+    return made
+
+
+def test_a_delta_update_leaves_out_what_is_older_than_the_skip_boundary() -> None:
+    whole, update = (m3u8.loads(text(long(7), skip=skip)) for skip in (False, True))
+    assert whole.server_control.can_skip_until == 12.0
+    assert update.skip.skipped_segments == 1
+    assert [segment.uri for segment in update.segments] == [segment.uri for segment in whole.segments][1:]
+    assert not update.segments[0].init_section, "it stands in what was skipped"
+    assert update.media_sequence == whole.media_sequence == 0
+
+
+def test_there_is_no_delta_where_nothing_is_old_enough() -> None:
+    assert text(long(6), skip=True) == text(long(6))
+
+
+def test_what_can_be_rewound_to_goes_back_further_than_what_is_live_and_is_merged_like_it() -> None:
+    made = long(40)
+    live, rewind, update = (
+        m3u8.loads(it) for it in (text(made), text(made, rewind=True), text(made, rewind=True, skip=True))
+    )
+    assert (live.media_sequence, rewind.media_sequence) == (32, 0)
+    assert len(rewind.segments) == 40
+    assert live.discontinuity_sequence == 1
+    assert not rewind.discontinuity_sequence
+    assert update.skip.skipped_segments + len(update.segments) == 40
+    assert rewind.segments[-1].dumps(None) == live.segments[-1].dumps(None)
+
+
+def test_a_playlist_of_two_hours_is_made_of_lines_that_were_made_once() -> None:
+    made = long(40)
+    text(made, rewind=True)
+    lines = [entry.lines for entry in made.rewindable]
+    text(made, rewind=True)
+    assert all(before is entry.lines for before, entry in zip(lines, made.rewindable, strict=True))
+
+
+def test_a_part_that_is_missing_is_named_as_missing_and_so_is_its_segment() -> None:
+    made = Window(on_change=lambda: None)
+    made.begin(Entry(0, 0.0, START, 0))
+    made.add(Part(0, 0.5, True, b"part"))
+    made.add(Part(1, 0.5, False, b"", gap=True))
+    assert '#EXT-X-PART:DURATION=0.50000,URI="part-1.m4s",GAP=YES' in text(made).splitlines()
+    made.finish(2)
+    assert text(made).splitlines().count("#EXT-X-GAP") == 1
+    assert made.segment(0) is None
+    assert made.part(0) is not None
+    assert made.part(1) is None
