@@ -28,6 +28,7 @@ from media.origin import Origin
 from media.pipeline import Broadcasts, Node, Reporter
 from media.recovery import recover
 from media.rtmp.server import RtmpServer
+from media.slate import Slates
 from media.spool import Spool
 from media.vod import Vod
 
@@ -58,8 +59,9 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
                 top_height=settings.rung_height_max,
                 now=bootstrap.clock,
                 new_id=bootstrap.new_id,
+                slates=Slates(ffmpeg.binary(settings.ffmpeg)),
             )
-            broadcasts = Broadcasts(node, most=settings.broadcasts_max)
+            broadcasts = Broadcasts(node, most=settings.broadcasts_max, resume_s=settings.resume_s)
             await recover(archive, spool.put, is_live=broadcasts.is_live, now=bootstrap.clock())
             rtmp = RtmpServer(lambda key, peer: plane.authorise(key, peer=peer), broadcasts)
             port = await rtmp.start(settings.rtmp_host, settings.rtmp_port)

@@ -6,7 +6,7 @@ FLV: Adobe Flash Video File Format Specification 10.1, annex E; the FourCC forms
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -68,10 +68,11 @@ class Unsupported(Exception):
 
 
 class Demuxer:
-    def __init__(self, *, offset_ms: int = 0) -> None:
-        """`offset_ms`: where the first key frame stands on the broadcast's clock."""
+    def __init__(self, *, starts_at: Callable[[], int] = lambda: 0) -> None:
+        """`starts_at`: where the first key frame stands on the broadcast's clock, in ms; asked when it has come."""
         self.refused: str | None = None
-        self._offset_ms = offset_ms
+        self._starts_at = starts_at
+        self._offset_ms = 0
         self._zero_ms: int | None = None  # the tag time that stands at the offset
         self._configs: dict[TagType, Tag] = {}
         self._metadata: dict[str, Any] = {}
@@ -163,6 +164,7 @@ class Demuxer:
     def _begin(self) -> Iterator[Began | Frame]:
         first = next((held for held in self._held if held.type == TagType.VIDEO), self._held[0])
         self._zero_ms = first.timestamp_ms
+        self._offset_ms = self._starts_at()
         yield self._began()
         while self._held:
             held = self._held.popleft()

@@ -1,7 +1,8 @@
 """A broadcast from its first tag to its last: demuxed, packaged, transcoded, kept, its facts told. The RTMP server hands publishers over.
 
-`Broadcasts` is the node's `Ingest`. A publisher whose connection breaks may come back within `RESUME_S_MAX` and goes on in the same
-broadcast. Never waits for the event plane; what happens to one broadcast never reaches another.
+`Broadcasts` is the node's `Ingest`. A publisher whose connection breaks, or who falls silent, has interrupted the broadcast: after
+`SILENT_S_MAX` a slate is shown; who comes back within `RESUME_S_MAX` goes on in the same broadcast, and who does not has ended it with
+the last frame that came. Never waits for the event plane; what happens to one broadcast never reaches another.
 """
 
 import asyncio
@@ -21,12 +22,18 @@ from media.hls.live import LiveBroadcast, LiveRegistry
 from media.ladder import rungs_for
 from media.port import Ended, Fact, Grant, Interrupted, RenditionAdded, Resumed, SegmentsArchived, Started
 from media.sample import AlreadyPublishing, BadMedia, NoRoom, Rendition, SampleSink, Tag, TagSink
+from media.slate import Loop, Slate, Slates, shape_of
 from media.transcoder import Transcoder
 
 log = structlog.get_logger()
 
 SOURCE: Final = "source"
-RESUME_S_MAX: Final = 20.0
+RESUME_S_MAX: Final = 90.0
+SILENT_S_MAX: Final = 3.0
+"""So long viewers see the last picture, and a second publisher is refused; then there is a slate, and whoever comes takes over."""
+WATCH_S: Final = 0.5
+SLATES_AFTER_S: Final = 4.0
+"""A broadcast that has lasted so long has its slates encoded, should it need them."""
 FACTS_WAITING_MAX: Final = 10_000
 STOP_S_MAX: Final = 30.0
 
@@ -78,11 +85,15 @@ class Node:
     top_height: int
     now: Callable[[], datetime]
     new_id: Callable[[], UUID]
+    slates: Slates | None = None
 
 
 class Broadcasts:
-    def __init__(self, node: Node, *, most: int, resume_s: float = RESUME_S_MAX) -> None:
+    def __init__(
+        self, node: Node, *, most: int, resume_s: float = RESUME_S_MAX, silent_s: float = SILENT_S_MAX
+    ) -> None:
         self._node = node
+        self._silent_s = silent_s
         self._most = most
         self._resume_s = resume_s
         self._by_channel: dict[str, _Broadcast] = {}
@@ -94,9 +105,9 @@ class Broadcasts:
         if broadcast is None:
             if len(self._by_channel) >= self._most:
                 raise NoRoom
-            broadcast = self._by_channel[grant.channel_id] = _Broadcast(self._node, grant, encoder)
+            broadcast = self._by_channel[grant.channel_id] = _Broadcast(self._node, grant, encoder, self._silent_s)
             _broadcasts.set(len(self._by_channel))
-        elif broadcast.publisher is not None:
+        elif broadcast.publisher is not None and not broadcast.publisher.is_silent(self._silent_s):
             raise AlreadyPublishing
         return broadcast.take(_Publisher(self, broadcast))
 
@@ -139,20 +150,35 @@ class _Publisher:
     def __init__(self, broadcasts: Broadcasts, broadcast: "_Broadcast") -> None:
         self._broadcasts = broadcasts
         self._broadcast = broadcast
-        self._demuxer = Demuxer(offset_ms=broadcast.elapsed_ms())
+        self._demuxer = Demuxer(starts_at=broadcast.elapsed_ms)
+        self._headers: tuple[Tag, ...] = ()
+        self._came_at = asyncio.get_running_loop().time()
+
+    def is_silent(self, silent_s: float) -> bool:
+        return asyncio.get_running_loop().time() - self._came_at >= silent_s
+
+    def begin_again(self) -> None:
+        """It fell silent: what comes next stands where the broadcast's clock is then, whatever its own says."""
+        self._demuxer = Demuxer(starts_at=self._broadcast.elapsed_ms)
+        for tag in self._headers:
+            self._demuxer.receive(tag)
 
     def tag(self, tag: Tag) -> None:
         if self._broadcast.publisher is not self:
             return
+        self._came_at = asyncio.get_running_loop().time()
         for found in self._demuxer.receive(tag):
             match found:
                 case Began():
+                    self._headers = found.headers
                     self._broadcast.begin(found)
                 case Frame():
                     self._broadcast.frame(found)
 
     async def drain(self) -> None:
         # Nothing to wait for: the packager is done when `tag` returns, and FFmpeg is never waited for.
+        if self._broadcast.publisher is not self:
+            raise BadMedia("Another encoder has taken over, for this one was silent.")
         if self._demuxer.refused is not None:
             raise BadMedia(f"This server cannot take {self._demuxer.refused}.")
 
@@ -163,32 +189,44 @@ class _Publisher:
 
 
 class _Broadcast:
-    def __init__(self, node: Node, grant: Grant, encoder: str) -> None:
+    def __init__(self, node: Node, grant: Grant, encoder: str, silent_s: float) -> None:
         self.id = str(node.new_id())
         self.grant = grant
         self.publisher: _Publisher | None = None
         self.timer: asyncio.TimerHandle | None = None
         self._node = node
         self._encoder = encoder
+        self._silent_s = silent_s
         self._live: LiveBroadcast | None = None
         self._recorder: Recorder | None = None
         self._source: SampleSink | None = None
         self._transcoder: Transcoder | None = None
+        self._slate: Slate | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._told: set[str] = set()
         self._newest_ms = 0
+        self._framed_at = 0.0
+        self._last_frame_at = node.now()
+        self._interruptions = 0
         self._log = log.bind(broadcast=self.id, channel=grant.channel)
 
     @property
     def began(self) -> bool:
         return self._live is not None
 
+    @property
+    def is_on_air(self) -> bool:
+        """The encoder's media is what viewers see."""
+        return self._source is not None
+
     def elapsed_ms(self) -> int:
         """The broadcast's clock now, past all it has seen; 0 before it began."""
         if self._live is None:
             return 0
         passed_s = (self._node.now() - self._live.started_at).total_seconds()
-        return max(round(passed_s * 1000), self._newest_ms + 1)
+        shown_ms = self._slate.until_ms if self._slate is not None else 0
+        return max(round(passed_s * 1000), self._newest_ms + 1, shown_ms + 1)
 
     def take(self, publisher: _Publisher) -> _Publisher:
         self.keep_from_resuming()
@@ -203,39 +241,81 @@ class _Broadcast:
     def begin(self, began: Began) -> None:
         """Media is there, or its tracks have changed, or a publisher came back."""
         live = self._live or self._start()
-        if self._source is None and self._told:
-            self._report(Resumed, "resumed")
+        if not self.is_on_air and self._told:
+            self._report(Resumed, "resumed", self._node.now())
         self._stop_media()
+        rungs = rungs_for(began.video, top_height=self._node.top_height)
+        live.has_rungs = bool(rungs)
         source = Rendition(SOURCE, began.bandwidth, began.video, began.audio)
         self._source = live.add(source)
+        self._framed_at = asyncio.get_running_loop().time()
         self._added(source)
-        rungs = rungs_for(began.video, top_height=self._node.top_height)
         if rungs:
             self._transcoder = Transcoder(began, rungs, live, binary=self._node.binary, added=self._added, name=self.id)
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch(live))
         self._log.info(
             "broadcast.media", codecs=source.codecs, rungs=[rung.name for rung in rungs], encoder=self._encoder
         )
 
     def frame(self, frame: Frame) -> None:
         self._newest_ms = max(self._newest_ms, frame.tag.timestamp_ms)
+        self._framed_at = asyncio.get_running_loop().time()
+        self._last_frame_at = self._node.now()
         if self._source is not None:
             self._source.push(frame.sample)
         if self._transcoder is not None:
             self._transcoder.tag(frame.tag, key=frame.sample.key)
 
     def interrupt(self) -> None:
-        self._report(Interrupted, "interrupted")
-        self._stop_media()
+        """The encoder is gone, or silent: the open segment ends short. Nothing to tell where it was gone already."""
+        if self.is_on_air:
+            self._interruptions += 1
+            self._report(Interrupted, "interrupted", self._last_frame_at)
+            self._stop_media()
+
+    async def _watch(self, live: LiveBroadcast) -> None:
+        """Sees that the encoder is silent, and has the slate shown; prepares it first."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(SLATES_AFTER_S)
+        await self._loops(live)
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if loop.time() - self._framed_at < self._silent_s or self._slate is not None:
+                continue
+            if self.is_on_air:
+                self._log.warning("broadcast.silent")
+                self.interrupt()
+                if self.publisher is not None:
+                    self.publisher.begin_again()
+            loops = await self._loops(live)
+            # What FFmpeg still had is out before the slate takes the renditions over.
+            if self._closing:
+                await asyncio.wait(set(self._closing))
+            if not self.is_on_air and loops and not live.ended:
+                self._slate = Slate(live, loops, from_ms=self.elapsed_ms(), clock=loop.time)
+
+    async def _loops(self, live: LiveBroadcast) -> dict[str, Loop]:
+        slates = self._node.slates
+        if slates is None:
+            return {}
+        made = {it.name: await slates.loop(shape_of(it.rendition)) for it in live.renditions}
+        loops = {name: loop for name, loop in made.items() if loop is not None}
+        return loops if live.leader is not None and live.leader.name in loops else {}
 
     async def end(self, reason: Reason) -> None:
         self.publisher = None
+        was_on_air = self.is_on_air
+        if self._watching is not None:
+            self._watching.cancel()
         self._stop_media()
         if self._closing:
             await asyncio.wait(set(self._closing))
         if self._live is None or self._recorder is None:
             return
         self._node.registry.close(self._live)
-        ended_at = self._node.now()
+        # One that had been interrupted ended with the last frame that came, not when it was given up.
+        ended_at = self._node.now() if was_on_air else self._last_frame_at
         self._node.reporter.report(
             Ended(
                 fact_id=fact_id(self.id, "ended"),
@@ -280,7 +360,11 @@ class _Broadcast:
         return self._live
 
     def _stop_media(self) -> None:
-        """What was fed comes out, in the background; the source's open segment ends now."""
+        """What was fed comes out, in the background; the source's open segment ends now, and so does the slate."""
+        if self._slate is not None:
+            self._newest_ms = max(self._newest_ms, self._slate.until_ms)
+            self._slate.close()
+            self._slate = None
         if self._transcoder is not None:
             task = asyncio.create_task(self._transcoder.close())
             self._closing.add(task)
@@ -311,11 +395,10 @@ class _Broadcast:
             )
         )
 
-    def _report(self, kind: type[Interrupted] | type[Resumed], what: str) -> None:
-        at = self._node.now()
+    def _report(self, kind: type[Interrupted] | type[Resumed], what: str, at: datetime) -> None:
         self._node.reporter.report(
             kind(
-                fact_id=fact_id(self.id, f"{what}:{at.isoformat()}"),
+                fact_id=fact_id(self.id, f"{what}:{self._interruptions}"),
                 broadcast_id=self.id,
                 channel_id=self.grant.channel_id,
                 at=at,

@@ -108,8 +108,11 @@ class Guide(Protocol):
 
 
 class Leader:
-    """The source's: cuts at the first key frame from the target duration on. `every_sample_is_key`: audio cuts at the target itself.
-    `apart`: gives the table with which to go on where key frames are too far apart for the rungs to wait for."""
+    """The source's: cuts at the first key frame from the target duration on.
+
+    `every_sample_is_key`: audio cuts at the target itself. `anew`: it is not what the segments before were made of. `apart`: gives the
+    table with which to go on where key frames are too far apart for the rungs to wait for.
+    """
 
     def __init__(
         self,
@@ -117,10 +120,12 @@ class Leader:
         *,
         segment_s: float = SEGMENT_S,
         every_sample_is_key: bool = False,
+        anew: bool = False,
         apart: Callable[[], Cuts] | None = None,
     ) -> None:
         self._cuts = cuts
         self._apart = apart
+        self._anew = anew
         self._has_cut = False
         self._segment_s = segment_s
         self._early_s = 0.0 if every_sample_is_key else min(KEY_EARLY_S_MAX, segment_s / 5)
@@ -138,7 +143,8 @@ class Leader:
             if not key:
                 return None
             self._began = True
-            discontinuity = last is not None and not 0 <= time_s - self._end_s < HOLE_S_MIN
+            follows = 0 <= time_s - self._end_s < HOLE_S_MIN and not self._anew
+            discontinuity = last is not None and not follows
             return self._cuts.add(time_s, discontinuity=discontinuity)
         assert last is not None
         elapsed_s = time_s - last.start_s

@@ -322,6 +322,8 @@ class LiveBroadcast:
             self.line(rendition.name).cuts,
             segment_s=self._segment_s,
             every_sample_is_key=rendition.video is None,
+            # 4.4.4.3: other tracks, or the same ones encoded anew, are another timeline.
+            anew=live.window.last_number >= 0,
             apart=self._part if may_part else None,
         )
 

@@ -19,7 +19,7 @@ SECONDS, RATE = 6, 30
 
 
 def demuxed(given_tags: Any, *, offset_ms: int = 0) -> tuple[list[Began], list[Frame], Demuxer]:
-    demuxer = Demuxer(offset_ms=offset_ms)
+    demuxer = Demuxer(starts_at=lambda: offset_ms)
     found = [item for tag in given_tags for item in demuxer.receive(tag)]
     return [it for it in found if isinstance(it, Began)], [it for it in found if isinstance(it, Frame)], demuxer
 
