@@ -47,6 +47,7 @@ def examine(settings: UpSettings) -> Iterator[Finding]:
         ("broker", _broker),
         ("front", _front),
         ("FFmpeg", _ffmpeg),
+        ("encoder", _encoder),
     ):
         yield _asked(name, look)
 
@@ -146,6 +147,14 @@ def _ffmpeg() -> str:
     if missing := [name for name in ENCODERS if name not in encoders]:
         raise _Unwell(f"{binary} has no {' and no '.join(missing)}: install another and name it with TALLYLIGHT_FFMPEG")
     return f"{binary} with {', '.join(ENCODERS)}"
+
+
+def _encoder() -> str:
+    from media import encoders
+
+    chosen = encoders.choose(Path(ffmpeg()))
+    before = [it.name for it in encoders.CANDIDATES[: encoders.CANDIDATES.index(chosen)]]
+    return chosen.name + (f" ({', '.join(before)} do not work here)" if before else "")
 
 
 def ffmpeg() -> str:

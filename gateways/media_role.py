@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -20,10 +21,11 @@ from gateways.media_events import StoreEventPlane
 from gateways.presence_sender import PresenceSender
 from gateways.serving import serve
 from gateways.settings import MediaSettings
-from media import ffmpeg
+from media import encoders, ffmpeg
 from media.archive import Archive
 from media.deletion import destroy
 from media.hls.live import LiveRegistry
+from media.ladder import LADDER, Room, read_ladder
 from media.origin import Origin
 from media.pipeline import Broadcasts, Node, Reporter
 from media.recovery import recover
@@ -35,6 +37,8 @@ from media.vod import Vod
 log = structlog.get_logger()
 
 DRAIN_S_MAX: Final = 5.0
+MPX_S_PER_CORE: Final = 30.0
+"""What a core encodes in real time with some left for the rest: `make bench NAME=transcode_realtime`."""
 
 
 async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
@@ -48,6 +52,9 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
         )
         vod = Vod(archive)
         origin = Origin(registry, watching=plane.watching, past=vod.object)
+        binary = ffmpeg.binary(settings.ffmpeg)
+        encoder = await asyncio.to_thread(encoders.choose, binary, settings.encoder)
+        log.info("encoder.chosen", encoder=encoder.name)
         async with _spool(settings, plane) as spool:
             reporter = Reporter(spool.put)
             node = Node(
@@ -55,11 +62,14 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
                 archive,
                 reporter,
                 name=settings.node,
-                binary=ffmpeg.binary(settings.ffmpeg),
+                binary=binary,
                 top_height=settings.rung_height_max,
                 now=bootstrap.clock,
                 new_id=bootstrap.new_id,
-                slates=Slates(ffmpeg.binary(settings.ffmpeg)),
+                slates=Slates(binary),
+                room=Room(settings.transcode_mpx_s or MPX_S_PER_CORE * (os.cpu_count() or 1)),
+                ladder=read_ladder(Path(settings.ladder)) if settings.ladder else LADDER,
+                encoder=encoder,
             )
             broadcasts = Broadcasts(node, most=settings.broadcasts_max, resume_s=settings.resume_s)
             await recover(archive, spool.put, is_live=broadcasts.is_live, now=bootstrap.clock())

@@ -137,8 +137,13 @@ class MediaSettings(Stored, Conveyed):
     """How far viewers can rewind a live broadcast."""
     resume_s: Annotated[int, Field(ge=0, le=3600)] = 90
     """An encoder that comes back so soon goes on in the same broadcast."""
-    rung_height_max: Annotated[int, Field(ge=0, le=4320)] = 480
-    """The highest rendition that is made beside the source; what a small machine can carry."""
+    rung_height_max: Annotated[int, Field(ge=0, le=4320)] = 1080
+    """The highest rendition that is made beside the source."""
+    transcode_mpx_s: Annotated[float, Field(ge=0)] = 0
+    """What this node can encode, in megapixels a second; 0: a guess from its cores. Beyond it broadcasts get fewer renditions."""
+    encoder: Literal["auto", "h264_nvenc", "h264_qsv", "h264_vaapi", "h264_videotoolbox", "libx264"] = "auto"
+    ladder: str = ""
+    """A JSON file with a table of renditions of your own; empty: ours."""
 
 
 class RelaySettings(Stored, Conveyed):

@@ -10,12 +10,13 @@ from typing import Any, Final
 import ffmpeg
 import imageio_ffmpeg
 
+from media.encoders import LIBX264, Encoder
 from media.hls.segmenter import PART_S
-from media.ladder import Rung, halves
+from media.ladder import FRAME_RATE_UNKNOWN, Rung, frame_rate, halves, size
 from media.sample import VideoTrack
 
-GOP_MAX: Final = 600
-"""Key frames come from the source; this is for a source that has none for long."""
+KEY_S: Final = 2.0
+"""Key frames come from the source; where it has none for longer, a rung has one so long after its last, for it must be cut."""
 _HALVE: Final = "key+gte(t-prev_selected_t,0.030)+isnan(prev_selected_t)"
 """The fps filter would lose the key frames that `force_key_frames source` needs."""
 
@@ -25,7 +26,14 @@ def binary(path: str = "") -> Path:
     return Path(path or imageio_ffmpeg.get_ffmpeg_exe())
 
 
-def command(binary_path: Path, source: VideoTrack, outputs: Sequence[tuple[Rung, int]], *, audio: bool) -> list[str]:
+def command(
+    binary_path: Path,
+    source: VideoTrack,
+    outputs: Sequence[tuple[Rung, int]],
+    *,
+    audio: bool,
+    encoder: Encoder = LIBX264,
+) -> list[str]:
     """`outputs`: each rung and the file descriptor on which it comes out."""
     # Not `nobuffer`: with it what FFmpeg looked at to know the streams, the first group of pictures, is lost.
     flv = ffmpeg.input(
@@ -37,33 +45,34 @@ def command(binary_path: Path, source: VideoTrack, outputs: Sequence[tuple[Rung,
         copyts=None,
         threads="1",
     )
-    picture = flv.video.filter("select", _HALVE) if halves(source) else flv.video
-    copies = picture.split() if len(outputs) > 1 else [picture]
+    copies = flv.video.split() if len(outputs) > 1 else [flv.video]
     streams = []
     for index, (rung, descriptor) in enumerate(outputs):
-        copy = copies[index] if len(outputs) > 1 else copies[0]
-        portrait = source.height > source.width
-        size = (rung.height, -2) if portrait else (-2, rung.height)
-        scaled = copy.filter("scale", *size)
+        picture = copies[index]
+        if halves(source, rung):
+            picture = picture.filter("select", _HALVE)
+        scaled = picture.filter("scale", *size(source, rung))
+        for name, value in encoder.upload:
+            scaled = scaled.filter(name, *([value] if value else []))
         tracks = [scaled, flv.audio] if audio else [scaled]
-        streams.append(ffmpeg.output(*tracks, f"pipe:{descriptor}", **_encoding(rung, audio=audio)))
+        options = _encoding(rung, frame_rate(source, rung) or FRAME_RATE_UNKNOWN, encoder, audio=audio)
+        streams.append(ffmpeg.output(*tracks, f"pipe:{descriptor}", **options))
     graph = ffmpeg.merge_outputs(*streams) if len(streams) > 1 else streams[0]
     arguments: list[str] = ffmpeg.compile(graph, cmd=str(binary_path))
-    return [arguments[0], "-hide_banner", "-nostats", "-loglevel", "warning", *arguments[1:]]
+    devices = [str(word) for name, value in encoder.inputs.items() for word in (f"-{name}", value)]
+    return [arguments[0], "-hide_banner", "-nostats", "-loglevel", "warning", *devices, *arguments[1:]]
 
 
-def _encoding(rung: Rung, *, audio: bool) -> dict[str, Any]:
+def _encoding(rung: Rung, rate: float, encoder: Encoder, *, audio: bool) -> dict[str, Any]:
     """`-enc_time_base` 1:90000 keeps the source's timestamps to the tick; `avoid_negative_ts` would shift them."""
     sound = {"c:a": "copy"} if audio else {}
-    return sound | {
+    return {
+        **sound,
         "f": "mp4",
-        "c:v": "libx264",
-        "preset": "superfast",
-        "tune": "zerolatency",
-        "pix_fmt": "yuv420p",
+        "c:v": encoder.name,
+        **encoder.options,
         "bf": 0,
-        "g": GOP_MAX,
-        "sc_threshold": 0,
+        "g": round(KEY_S * rate),
         "force_key_frames": "source",
         "fps_mode": "passthrough",
         "enc_time_base": "1:90000",
@@ -71,7 +80,7 @@ def _encoding(rung: Rung, *, audio: bool) -> dict[str, Any]:
         "movflags": "+frag_keyframe+empty_moov+default_base_moof+frag_discont",
         "frag_duration": round(PART_S * 1_000_000),
         "flush_packets": 1,
-        "threads:v": 1,
+        "level:v": rung.level,
         "b:v": f"{rung.video_kbps}k",
         "maxrate:v": f"{rung.video_kbps * 5 // 4}k",
         "bufsize:v": f"{rung.video_kbps}k",

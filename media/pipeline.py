@@ -6,8 +6,9 @@ the last frame that came. Never waits for the event plane; what happens to one b
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal
@@ -17,11 +18,12 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from media.archive import Archive, Recorder, fact_id
+from media.encoders import LIBX264, Encoder
 from media.flv import Began, Demuxer, Frame
 from media.hls.live import LiveBroadcast, LiveRegistry
-from media.ladder import rungs_for
+from media.ladder import AUDIO, AUDIO_BANDWIDTH, LADDER, Room, Rung, rungs_for
 from media.port import Ended, Fact, Grant, Interrupted, RenditionAdded, Resumed, SegmentsArchived, Started
-from media.sample import AlreadyPublishing, BadMedia, NoRoom, Rendition, SampleSink, Tag, TagSink
+from media.sample import AlreadyPublishing, BadMedia, NoRoom, Rendition, SampleSink, Tag, TagSink, VideoTrack
 from media.slate import Loop, Slate, Slates, shape_of
 from media.transcoder import Transcoder
 
@@ -86,6 +88,9 @@ class Node:
     now: Callable[[], datetime]
     new_id: Callable[[], UUID]
     slates: Slates | None = None
+    room: Room = field(default_factory=lambda: Room(math.inf))
+    ladder: tuple[Rung, ...] = LADDER
+    encoder: Encoder = LIBX264
 
 
 class Broadcasts:
@@ -200,6 +205,9 @@ class _Broadcast:
         self._live: LiveBroadcast | None = None
         self._recorder: Recorder | None = None
         self._source: SampleSink | None = None
+        self._audio: SampleSink | None = None
+        self._rungs: tuple[Rung, ...] = ()
+        self._video: VideoTrack | None = None  # whose rungs have their room
         self._transcoder: Transcoder | None = None
         self._slate: Slate | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -244,18 +252,38 @@ class _Broadcast:
         if not self.is_on_air and self._told:
             self._report(Resumed, "resumed", self._node.now())
         self._stop_media()
-        rungs = rungs_for(began.video, top_height=self._node.top_height)
+        wanted = rungs_for(began.video, top_height=self._node.top_height, ladder=self._node.ladder)
+        rungs = self._rungs = self._node.room.admit(began.video, wanted)
+        self._video = began.video
         live.has_rungs = bool(rungs)
         source = Rendition(SOURCE, began.bandwidth, began.video, began.audio)
         self._source = live.add(source)
         self._framed_at = asyncio.get_running_loop().time()
         self._added(source)
         if rungs:
-            self._transcoder = Transcoder(began, rungs, live, binary=self._node.binary, added=self._added, name=self.id)
+            self._transcoder = Transcoder(
+                began,
+                rungs,
+                live,
+                binary=self._node.binary,
+                added=self._added,
+                name=self.id,
+                shed=lambda rung: self._shed(live, rung),
+                encoder=self._node.encoder,
+            )
+        if began.video is not None and began.audio is not None:
+            # For those who only listen, and for whom no picture comes through.
+            only = Rendition(AUDIO, AUDIO_BANDWIDTH, None, began.audio)
+            self._audio = live.add(only)
+            self._added(only)
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch(live))
         self._log.info(
-            "broadcast.media", codecs=source.codecs, rungs=[rung.name for rung in rungs], encoder=self._encoder
+            "broadcast.media",
+            codecs=source.codecs,
+            rungs=[rung.name for rung in rungs],
+            no_room_for=[rung.name for rung in wanted if rung not in rungs],
+            encoder=self._encoder,
         )
 
     def frame(self, frame: Frame) -> None:
@@ -264,6 +292,8 @@ class _Broadcast:
         self._last_frame_at = self._node.now()
         if self._source is not None:
             self._source.push(frame.sample)
+        if self._audio is not None and frame.sample.kind == "audio":
+            self._audio.push(frame.sample)
         if self._transcoder is not None:
             self._transcoder.tag(frame.tag, key=frame.sample.key)
 
@@ -373,6 +403,16 @@ class _Broadcast:
         if self._source is not None:
             self._source.close()
             self._source = None
+        if self._audio is not None:
+            self._audio.close()
+            self._audio = None
+        self._node.room.release(self._video, self._rungs)
+        self._rungs = ()
+
+    def _shed(self, live: LiveBroadcast, rung: Rung) -> None:
+        self._node.room.release(self._video, (rung,))
+        self._rungs = tuple(it for it in self._rungs if it is not rung)
+        live.withdraw(rung.name)
 
     def _added(self, rendition: Rendition) -> None:
         """Told once a name, however often it begins again."""

@@ -75,6 +75,8 @@ class LiveRendition:
         self.listeners: list[Callable[[], None]] = []
         self.part_target_s = PART_S
         self.sink: _Sink | None = None
+        self.withdrawn = False
+        """No longer made; who plays it sees gaps, and whoever comes is not offered it."""
         self.peak_bandwidth = 0
         self.frames = 0
         """Of the leading track, in the open segment."""
@@ -287,7 +289,8 @@ class LiveBroadcast:
 
     def master(self, base: str = "", file: str = "index.m3u8") -> str:
         """`base` stands before each address in it. What can be played at once stands first, for players begin with that."""
-        ready_first = sorted(self.renditions, key=lambda live: not live.is_ready)
+        offered = [live for live in self.renditions if not live.withdrawn]
+        ready_first = sorted(offered, key=lambda live: not live.is_ready)
         return master_playlist(live.variant(base, file) for live in ready_first)
 
     def add(self, rendition: Rendition, *, slate: bool = False) -> SampleSink:
@@ -303,7 +306,7 @@ class LiveBroadcast:
         elif live.sink is not None:
             live.sink.close()
         if not slate:
-            live.rendition = rendition
+            live.rendition, live.withdrawn = rendition, False
         init = init_segment(rendition.video, rendition.audio)
         if not live.window.inits or live.window.inits[-1] != init:
             live.window.inits.append(init)
@@ -312,6 +315,12 @@ class LiveBroadcast:
         leads = rendition.name == self._leader
         live.sink = _Sink(self, live, rendition, self._guide(live, rendition, leads=leads), leads=leads, slate=slate)
         return live.sink
+
+    def withdraw(self, name: str) -> None:
+        """The rendition is not made any more, until it is added again."""
+        live = self._renditions.get(name)
+        if live is not None:
+            live.withdrawn = True
 
     def _guide(self, live: LiveRendition, rendition: Rendition, *, leads: bool) -> Guide:
         if not leads:

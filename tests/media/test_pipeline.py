@@ -111,21 +111,21 @@ async def test_a_broadcast_is_seen_in_every_rendition_kept_and_told(stand: Stand
         sink = await broadcasts.open(ANN, encoder="OBS", peer="192.0.2.1")
         push(sink, [tag for tag in tags() if tag.timestamp_ms < 1_500])
         live = live_on(registry)
-        await until(lambda: len(live.renditions) == 3)
+        await until(lambda: len(live.renditions) == 4)
         push(sink, [tag for tag in tags() if tag.timestamp_ms >= 1_500])
         await sink.close("unpublished")
-        assert [rendition.name for rendition in live.renditions] == ["source", "240p", "160p"]
+        assert [rendition.name for rendition in live.renditions] == ["source", "audio", "240p", "160p"]
         assert [frames_of(live, name) for name in ("source", "240p", "160p")] == [180, 180, 180]
         numbers = [[entry.number for entry in rendition.window.listed] for rendition in live.renditions]
-        assert numbers == [[0, 1, 2]] * 3
+        assert numbers == [[0, 1, 2]] * 4
     started, ended = stand.facts[0], next(fact for fact in stand.facts if isinstance(fact, Ended))
     assert isinstance(started, Started)
     assert (started.title, started.category, started.encoder, started.node) == ("Hello", "Music", "OBS", "media-1")
     assert ended.reason == "unpublished"
     named = [(fact.name, fact.width, fact.height) for fact in stand.facts if isinstance(fact, RenditionAdded)]
-    assert sorted(named) == [("160p", 284, 160), ("240p", 426, 240), ("source", 640, 360)]
+    assert sorted(named) == [("160p", 284, 160), ("240p", 426, 240), ("audio", 0, 0), ("source", 640, 360)]
     told = [fact for fact in stand.facts if isinstance(fact, SegmentsArchived)]
-    assert [(fact.number, len(fact.objects)) for fact in told] == [(0, 3), (1, 3), (2, 3)]
+    assert [(fact.number, len(fact.objects)) for fact in told] == [(0, 4), (1, 4), (2, 4)]
     assert isinstance(stand.facts[-1], RecordingReady)
     recording = await manifest.read(Archive.open(str(stand.folder)).store, started.broadcast_id)
     assert recording is not None
@@ -141,7 +141,7 @@ async def test_a_transcoder_that_dies_is_started_again_and_the_source_never_stop
         push(sink, [tag for tag in sent if tag.timestamp_ms < 5_000])
         push(other, sent)
         live, unhurt = live_on(registry), live_on(registry, "bob")
-        await until(lambda: len(live.renditions) == 3 and len(unhurt.renditions) == 3)
+        await until(lambda: len(live.renditions) == 4 and len(unhurt.renditions) == 4)
         before = live.rendition("240p")
         assert before is not None
         await until(lambda: before.window.last_number >= 1)

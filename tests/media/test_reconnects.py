@@ -62,7 +62,7 @@ async def test_a_lost_encoder_is_followed_by_a_slate_in_every_rendition_and_goes
         sink = await broadcasts.open(ANN, encoder="", peer="")
         push(sink, tags())
         live = live_on(registry)
-        await until(lambda: len(live.renditions) == 3)
+        await until(lambda: len(live.renditions) == 4)
         await sink.close("disconnected")
         await until(lambda: all(len(slate_segments(live, it.name)) >= 2 for it in live.renditions))
         again = await broadcasts.open(ANN, encoder="", peer="")
@@ -79,9 +79,10 @@ async def test_a_lost_encoder_is_followed_by_a_slate_in_every_rendition_and_goes
             assert starts == sorted(starts)
             media = b"".join(entry.data or b"" for entry in it.window.rewindable if entry.slate)
             slate_init = it.window.inits[next(entry.init for entry in it.window.rewindable if entry.slate)]
-            count, complaints = decode(slate_init + media)
-            assert count > 40
-            assert not complaints
+            if it.rendition.video is not None:
+                count, complaints = decode(slate_init + media)
+                assert count > 40
+                assert not complaints
     kinds = [fact.kind for fact in stand.facts if fact.kind not in ("rendition", "segments")]
     assert kinds == ["started", "interrupted", "resumed", "ended", "recording"]
     recording = await manifest.read(Archive.open(str(stand.folder)).store, stand.facts[0].broadcast_id)
