@@ -13,7 +13,7 @@ import imageio_ffmpeg
 from media.encoders import LIBX264, Encoder
 from media.hls.segmenter import PART_S
 from media.ladder import FRAME_RATE_UNKNOWN, Rung, frame_rate, halves, size
-from media.sample import VideoTrack
+from media.sample import AudioTrack, VideoTrack
 
 KEY_S: Final = 2.0
 """Key frames come from the source; where it has none for longer, a rung has one so long after its last, for it must be cut."""
@@ -31,7 +31,7 @@ def command(
     source: VideoTrack,
     outputs: Sequence[tuple[Rung, int]],
     *,
-    audio: bool,
+    audio: AudioTrack | None,
     encoder: Encoder = LIBX264,
 ) -> list[str]:
     """`outputs`: each rung and the file descriptor on which it comes out."""
@@ -54,7 +54,7 @@ def command(
         scaled = picture.filter("scale", *size(source, rung))
         for name, value in encoder.upload:
             scaled = scaled.filter(name, *([value] if value else []))
-        tracks = [scaled, flv.audio] if audio else [scaled]
+        tracks = [scaled, flv.audio] if audio is not None else [scaled]
         options = _encoding(rung, frame_rate(source, rung) or FRAME_RATE_UNKNOWN, encoder, audio=audio)
         streams.append(ffmpeg.output(*tracks, f"pipe:{descriptor}", **options))
     graph = ffmpeg.merge_outputs(*streams) if len(streams) > 1 else streams[0]
@@ -63,9 +63,12 @@ def command(
     return [arguments[0], "-hide_banner", "-nostats", "-loglevel", "warning", *devices, *arguments[1:]]
 
 
-def _encoding(rung: Rung, rate: float, encoder: Encoder, *, audio: bool) -> dict[str, Any]:
+def _encoding(rung: Rung, rate: float, encoder: Encoder, *, audio: AudioTrack | None) -> dict[str, Any]:
     """`-enc_time_base` 1:90000 keeps the source's timestamps to the tick; `avoid_negative_ts` would shift them."""
-    sound = {"c:a": "copy"} if audio else {}
+    sound: dict[str, Any] = {}
+    if audio is not None:
+        # AAC plays everywhere: what is something else is made into it.
+        sound = {"c:a": "copy"} if audio.codec.startswith("mp4a") else {"c:a": "aac", "b:a": "128k"}
     return {
         **sound,
         "f": "mp4",

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from prometheus_client import Counter
 
-from media.codecs import CodecError, aac_track, avc_track
+from media import enhanced
+from media.codecs import CodecError, aac_track, av1_track, avc_track, hevc_track, opus_duration, opus_track
 from media.rtmp import amf0
 from media.rtmp.errors import RtmpError
 from media.sample import AudioTrack, Sample, Tag, TagType, VideoTrack
@@ -27,7 +28,9 @@ AAC_FRAME: Final = 1024
 BANDWIDTH_UNKNOWN: Final = 2_500_000
 _TICKS_PER_MS: Final = 90
 _AVC, _AAC = 7, 10
+_ENHANCED_AUDIO: Final = 9
 _KEY, _COMMAND = 1, 5
+_VIDEO_TRACKS: Final = {"avc1": avc_track, "hvc1": hevc_track, "av01": av1_track}
 
 _dropped = Counter("tallylight_flv_tags_dropped", "Tags nothing could be made of", ["why"])
 
@@ -54,6 +57,7 @@ class Frame:
 class _Config:
     kind: TagType
     data: bytes
+    fourcc: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ class Demuxer:
             case None:
                 return
             case _Config():
-                self._configure(tag, found.data)
+                self._configure(tag, found)
             case _Data() if self._zero_ms is None:
                 self._hold(tag, found)
                 if self._may_begin(tag):
@@ -120,14 +124,14 @@ class Demuxer:
         if len(values) > 1 and values[0] == "onMetaData" and isinstance(values[1], dict):
             self._metadata = values[1]
 
-    def _configure(self, tag: Tag, config: bytes) -> None:
+    def _configure(self, tag: Tag, found: _Config) -> None:
         before = self._configs.get(tag.type)
         if before is not None and before.data == tag.data:
             return
         if tag.type == TagType.VIDEO:
-            self._video = avc_track(config, frame_rate=_number(self._metadata.get("framerate")))
+            self._video = _VIDEO_TRACKS[found.fourcc](found.data, frame_rate=_number(self._metadata.get("framerate")))
         else:
-            self._audio = aac_track(config)
+            self._audio = opus_track(found.data) if found.fourcc == "Opus" else aac_track(found.data)
         self._configs[tag.type] = tag
         self._changed = self._zero_ms is not None
 
@@ -201,7 +205,8 @@ class Demuxer:
             if self._audio is None:
                 return None
             dts = round(at_ms * self._audio.sample_rate / 1000)
-            sample = Sample("audio", dts, 0, AAC_FRAME, True, found.data)
+            duration = opus_duration(found.data) if self._audio.codec == "opus" else AAC_FRAME
+            sample = Sample("audio", dts, 0, duration, True, found.data)
         return Frame(sample, replace(tag, timestamp_ms=at_ms))
 
 
@@ -212,46 +217,56 @@ def _video(body: bytes) -> _Config | _Data | None:
     if first >> 4 == _COMMAND:
         return None
     if first & 15 != _AVC:
-        raise Unsupported(f"video of FLV codec {first & 15}; H.264 is what this server takes")
+        raise Unsupported(f"video of FLV codec {first & 15}; H.264, HEVC and AV1 are what this server takes")
     if body[1] == 0:
-        return _Config(TagType.VIDEO, body[5:])
+        return _Config(TagType.VIDEO, body[5:], "avc1")
     if body[1] != 1 or len(body) < 6:
         return None
     return _Data(first >> 4 == _KEY, _signed24(body[2:5]), body[5:])
 
 
 def _extended_video(body: bytes) -> _Config | _Data | None:
-    packet, fourcc = body[0] & 15, body[1:5]
-    key = body[0] >> 4 & 7 == _KEY
-    if packet in (2, 4, 6, 7):  # sequence end, metadata, multitrack, modifiers
+    if body[0] >> 4 & 7 == _COMMAND:
         return None
-    if fourcc != b"avc1":
-        raise Unsupported(f"video {fourcc.decode('latin-1')!r}; H.264 is what this server takes")
-    match packet:
-        case 0:
-            return _Config(TagType.VIDEO, body[5:])
-        case 1 if len(body) > 8:
-            return _Data(key, _signed24(body[5:8]), body[8:])
-        case 3 if len(body) > 5:
-            return _Data(key, 0, body[5:])
+    found = enhanced.packet(body, video=True)
+    if found is None or found.kind in (enhanced.SEQUENCE_END, enhanced.METADATA):
+        return None
+    if found.fourcc not in enhanced.VIDEO:
+        raise Unsupported(f"video {found.fourcc!r}; H.264, HEVC and AV1 are what this server takes")
+    key = body[0] >> 4 & 7 == _KEY
+    match found.kind:
+        case enhanced.SEQUENCE_START:
+            return _Config(TagType.VIDEO, found.data, found.fourcc)
+        case enhanced.CODED_FRAMES if found.fourcc == "av01" and found.data:
+            return _Data(key, 0, found.data)
+        case enhanced.CODED_FRAMES if len(found.data) > 3:
+            return _Data(key, _signed24(found.data[:3]), found.data[3:])
+        case enhanced.CODED_FRAMES_X if found.data:
+            return _Data(key, 0, found.data)
         case _:
             return None
 
 
 def _audio(body: bytes) -> _Config | _Data | None:
     codec = body[0] >> 4
-    if codec == 9:  # Enhanced RTMP
-        packet, fourcc = body[0] & 15, body[1:5]
-        if packet not in (0, 1):
-            return None
-        if fourcc != b"mp4a":
-            raise Unsupported(f"audio {fourcc.decode('latin-1')!r}; AAC is what this server takes")
-        return _Config(TagType.AUDIO, body[5:]) if packet == 0 else _Data(True, 0, body[5:])
+    if codec == _ENHANCED_AUDIO:
+        return _extended_audio(body)
     if codec != _AAC:
-        raise Unsupported(f"audio of FLV codec {codec}; AAC is what this server takes")
+        raise Unsupported(f"audio of FLV codec {codec}; AAC and Opus are what this server takes")
     if body[1] == 0:
-        return _Config(TagType.AUDIO, body[2:])
+        return _Config(TagType.AUDIO, body[2:], "mp4a")
     return _Data(True, 0, body[2:]) if len(body) > 2 else None
+
+
+def _extended_audio(body: bytes) -> _Config | _Data | None:
+    found = enhanced.packet(body, video=False)
+    if found is None or found.kind not in (enhanced.SEQUENCE_START, enhanced.CODED_FRAMES):
+        return None
+    if found.fourcc not in enhanced.AUDIO:
+        raise Unsupported(f"audio {found.fourcc!r}; AAC and Opus are what this server takes")
+    if found.kind == enhanced.SEQUENCE_START:
+        return _Config(TagType.AUDIO, found.data, found.fourcc)
+    return _Data(True, 0, found.data) if found.data else None
 
 
 def _signed24(data: bytes) -> int:

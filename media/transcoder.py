@@ -178,8 +178,9 @@ class Transcoder:
         pipes = [os.pipe() for _ in self._rungs]
         try:
             outputs = [(rung, write) for rung, (_, write) in zip(self._rungs, pipes, strict=True)]
-            audio = self._began.audio is not None
-            arguments = ffmpeg.command(self._binary, self._video, outputs, audio=audio, encoder=self._encoder)
+            arguments = ffmpeg.command(
+                self._binary, self._video, outputs, audio=self._began.audio, encoder=self._encoder
+            )
             process = await asyncio.create_subprocess_exec(
                 *arguments,
                 stdin=asyncio.subprocess.PIPE,

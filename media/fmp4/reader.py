@@ -173,7 +173,8 @@ class Fmp4Reader:
                 at += 4
         for kind, body in children(traf):
             if kind == b"tfdt":
-                (track.next_dts,) = struct.unpack_from(">Q" if body[0] else ">I", body, 4)
+                # Unsigned by the standard; FFmpeg writes what an audio encoder needs before the first sound as a negative time.
+                (track.next_dts,) = struct.unpack_from(">q" if body[0] else ">I", body, 4)
             elif kind == b"trun":
                 position = _trun(body, track, defaults, position, placed)
         return position

@@ -28,7 +28,8 @@ _UNITY_MATRIX = struct.pack(">9i", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x4000000
 
 # The sample entry's codec configuration box, by the codec string's first element (RFC 6381). A new codec is one line here.
 VIDEO_CONFIG_BOXES = {"avc1": b"avcC", "hvc1": b"hvcC", "av01": b"av1C"}
-AUDIO_CONFIG_BOXES = {"mp4a": b"esds", "Opus": b"dOps"}
+AUDIO_CONFIG_BOXES = {"mp4a": b"esds", "opus": b"dOps"}
+SAMPLE_ENTRIES = {"opus": b"Opus"}  # where it is not spelled as the codec string
 
 
 class Run:
@@ -174,7 +175,8 @@ def _audio_trak(track: AudioTrack) -> bytes:
     config = _esds(track.config) if kind == b"esds" else box(kind, track.config)
     # 16.16 fixed point has no room for rates from 65,536 Hz up; there the codec's own configuration says it.
     rate = track.sample_rate << 16 if track.sample_rate < 1 << 16 else 0
-    entry = box(fourcc.encode(), struct.pack(">6xH8xHHHHI", 1, track.channels, 16, 0, 0, rate), config)
+    name = SAMPLE_ENTRIES.get(fourcc, fourcc.encode())
+    entry = box(name, struct.pack(">6xH8xHHHHI", 1, track.channels, 16, 0, 0, rate), config)
     smhd = full_box(b"smhd", 0, 0, bytes(4))
     return _trak(AUDIO_TRACK_ID, (0, 0), 0x0100, track.timescale, b"soun", smhd, entry)
 

@@ -89,7 +89,7 @@ def end_of_first(data: bytes) -> int:
 
 
 def write(*values: Any) -> bytes:
-    """None, bool, int, float, str and dicts of them."""
+    """None, bool, int, float, str, and dicts and lists of them."""
     return b"".join(map(_encode, values))
 
 
@@ -107,5 +107,7 @@ def _encode(value: Any) -> bytes:
         case dict():
             members = b"".join(len(n.encode()).to_bytes(2, "big") + n.encode() + _encode(v) for n, v in value.items())
             return b"\x03" + members + b"\x00\x00\x09"
+        case list():
+            return b"\x0a" + len(value).to_bytes(4, "big") + b"".join(map(_encode, value))
         case _:
             raise TypeError(f"{type(value).__name__} has no AMF0 form here")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from media import enhanced
 from media.rtmp import amf0, chunk
 from media.rtmp.chunk import ChunkReader, Message
 from media.rtmp.errors import RtmpError
@@ -81,6 +82,7 @@ class ServerSession:
         self._acknowledged = 0
         self._window = WINDOW_BYTES
         self._clock = _Unwrap()
+        self._may_reconnect = False
 
     # -- the shell's side -----------------------------------------------------------------------------------------
 
@@ -123,6 +125,14 @@ class ServerSession:
         info = {"level": "error", "code": "NetConnection.Connect.Rejected", "description": description}
         self._command(0, "_error", 1, None, info)
         self.state = "ended"
+
+    def request_reconnect(self, description: str, tc_url: str = "") -> bool:
+        """Enhanced RTMP, "Reconnect Request": whether the encoder knows of such; then it connects again, to `tc_url` or where it was."""
+        if self.state != "publishing" or not self._may_reconnect:
+            return False
+        info = {"level": "status", "code": "NetConnection.Connect.ReconnectRequest", "description": description}
+        self._command(0, "onStatus", 0, None, info | ({"tcUrl": tc_url} if tc_url else {}))
+        return True
 
     # -- the peer's side ------------------------------------------------------------------------------------------
 
@@ -208,7 +218,13 @@ class ServerSession:
             "code": "NetConnection.Connect.Success",
             "description": "Connected.",
             "objectEncoding": 0,
+            # Enhanced RTMP, "Enhancing NetConnection connect Command": what is taken, to encoders of either version.
+            "fourCcList": [*enhanced.VIDEO, *enhanced.AUDIO],
+            "videoFourCcInfoMap": enhanced.VIDEO,
+            "audioFourCcInfoMap": enhanced.AUDIO,
+            "capsEx": enhanced.CAPABILITIES,
         }
+        self._may_reconnect = bool(int(_caps(wanted.get("capsEx"))) & 1)
         self._command(0, "_result", transaction, properties, info)
         self._events.append(Connected(self._app, self._encoder))
 
@@ -270,6 +286,10 @@ class _Unwrap:
             step = (timestamp_ms - self._last) & 0xFFFFFFFF
             self._last += step - (1 << 32) if step >= 1 << 31 else step
         return self._last
+
+
+def _caps(value: Any) -> float:
+    return value if isinstance(value, int | float) and 0 <= value < 1 << 16 else 0.0
 
 
 def _name(value: Any) -> str:

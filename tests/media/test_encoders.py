@@ -7,9 +7,10 @@ import pytest
 from media import ffmpeg
 from media.encoders import CANDIDATES, choose, probe_command
 from media.ladder import LADDER
-from media.sample import VideoTrack
+from media.sample import AudioTrack, VideoTrack
 
 VIDEO = VideoTrack("avc1.64001f", b"", 1920, 1080, 60.0)
+AUDIO = AudioTrack("mp4a.40.2", b"", 48_000, 2)
 
 
 @pytest.mark.parametrize("has", [candidate.name for candidate in CANDIDATES])
@@ -46,7 +47,7 @@ def test_every_encoder_is_told_where_frames_come_from_and_where_its_key_frames_a
     from media.encoders import Encoder
 
     assert isinstance(encoder, Encoder)
-    command = ffmpeg.command(ffmpeg.binary(), VIDEO, [(LADDER[1], 7), (LADDER[2], 8)], audio=True, encoder=encoder)
+    command = ffmpeg.command(ffmpeg.binary(), VIDEO, [(LADDER[1], 7), (LADDER[2], 8)], audio=AUDIO, encoder=encoder)
     assert command.count(encoder.name) == 2
     assert command.count("source") == 2
     rates = [command[index + 1] for index, word in enumerate(command) if word == "-g"]

@@ -95,4 +95,4 @@ def test_other_video_codecs_carry_their_own_configuration(codec: str, name: byte
 
 
 def test_opus_carries_its_own_configuration() -> None:
-    assert b"dOpsconfig" in init_segment(None, AudioTrack("Opus", b"config", 48_000, 2))
+    assert b"dOpsconfig" in init_segment(None, AudioTrack("opus", b"config", 48_000, 2))

@@ -18,6 +18,8 @@ def amf(*values: Any) -> bytes:
             out += b"\x00" + struct.pack(">d", value)
         elif isinstance(value, str):
             out += b"\x02" + struct.pack(">H", len(value)) + value.encode()
+        elif isinstance(value, list):
+            out += b"\x0a" + struct.pack(">I", len(value)) + amf(*value)
         else:
             out += b"\x03" + b"".join(struct.pack(">H", len(n)) + n.encode() + amf(v) for n, v in value.items())
             out += b"\x00\x00\x09"
