@@ -5,6 +5,8 @@ Run by `gateways.roles`. The only place where the media plane is wired to the ev
 
 import asyncio
 import os
+import signal
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +22,7 @@ from gateways.media_deletions import Deletions
 from gateways.media_events import StoreEventPlane
 from gateways.presence_sender import PresenceSender
 from gateways.serving import serve
-from gateways.settings import MediaSettings
+from gateways.settings import MediaSettings, SettingsInvalid
 from media import encoders, ffmpeg
 from media.archive import Archive
 from media.deletion import destroy
@@ -76,6 +78,14 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
             rtmp = RtmpServer(lambda key, peer: plane.authorise(key, peer=peer), broadcasts)
             port = await rtmp.start(settings.rtmp_host, settings.rtmp_port)
             log.info("rtmp.listens", port=port)
+            if settings.rtmps_port:
+                port = await rtmp.start(settings.rtmp_host, settings.rtmps_port, tls=_tls(settings))
+                log.info("rtmps.listens", port=port)
+            draining = set[asyncio.Task[int]]()
+            # An operator's `kill -USR1`: what is on moves to other nodes, where its encoders know how to.
+            asyncio.get_running_loop().add_signal_handler(
+                signal.SIGUSR1, lambda: draining.add(asyncio.create_task(rtmp.drain()))
+            )
 
             async def forget(broadcast_id: str) -> None:
                 vod.forget(broadcast_id)
@@ -94,6 +104,14 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
                 for task in beside:
                     task.cancel()
                 await asyncio.gather(*beside, return_exceptions=True)
+
+
+def _tls(settings: MediaSettings) -> ssl.SSLContext:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        raise SettingsInvalid("TALLYLIGHT_RTMPS_PORT: needs TALLYLIGHT_TLS_CERTIFICATE and TALLYLIGHT_TLS_KEY")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    return context
 
 
 @asynccontextmanager

@@ -127,6 +127,10 @@ class MediaSettings(Stored, Conveyed):
     """The origin's HTTP port, behind the front."""
     rtmp_host: str = "127.0.0.1"
     rtmp_port: Port = 1935
+    rtmps_port: Port = 0
+    """RTMP in TLS, with `tls_certificate` and `tls_key`; 0: none."""
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
     archive_url: str = ""
     """An object store as obstore spells it (`s3://bucket/…`); empty: a folder below `data_dir`."""
     ffmpeg: str = ""

@@ -5,6 +5,7 @@ Asks the event plane whether a key may publish before a byte of media is accepte
 
 import asyncio
 import ipaddress
+import ssl
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -52,17 +53,29 @@ class RtmpServer:
         self._ingest = ingest
         self._failed = FailedKeys()
         self._open: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._connections: set[_Connection] = set()
+        self._listening: list[asyncio.Server] = []
+        self._draining = False
 
-    async def start(self, host: str | None, port: int) -> int:
-        """Listen; the bound port is returned."""
-        self._server = await asyncio.start_server(self._accept, host, port, limit=READ_BYTES)
-        return int(self._server.sockets[0].getsockname()[1])
+    async def start(self, host: str | None, port: int, *, tls: ssl.SSLContext | None = None) -> int:
+        """Listen, for RTMPS with `tls`; the bound port is returned. May be called for each."""
+        patience = {"ssl_handshake_timeout": HANDSHAKE_S_MAX} if tls is not None else {}
+        server = await asyncio.start_server(self._accept, host, port, limit=READ_BYTES, ssl=tls, **patience)
+        self._listening.append(server)
+        return int(server.sockets[0].getsockname()[1])
+
+    async def drain(self, tc_url: str = "") -> int:
+        """Take no new publishers, and ask those that are on to connect again, to `tc_url` or where they were: how many know how to.
+        The others go on until they leave."""
+        self._draining = True
+        asked = [connection for connection in self._connections if connection.ask_to_reconnect(tc_url)]
+        await asyncio.gather(*(connection.send() for connection in asked))
+        return len(asked)
 
     async def close(self) -> None:
         """Take no more; publishers that are on are disconnected, their broadcasts end."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._listening:
+            server.close()
         for task in tuple(self._open):
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
@@ -74,7 +87,12 @@ class RtmpServer:
         _connections.inc()
         try:
             if len(self._open) <= CONNECTIONS_MAX:
-                await _Connection(self, reader, writer).live()
+                connection = _Connection(self, reader, writer)
+                self._connections.add(connection)
+                try:
+                    await connection.live()
+                finally:
+                    self._connections.discard(connection)
         except (ConnectionError, OSError):
             pass
         except asyncio.CancelledError:
@@ -96,6 +114,9 @@ class _Connection:
         self._session = ServerSession()
         self._peer = _host(writer)
         self._sink: TagSink | None = None
+
+    def ask_to_reconnect(self, tc_url: str) -> bool:
+        return self._session.request_reconnect("This server is being taken out of service.", tc_url)
 
     async def live(self) -> None:
         """Handshake, connect, ask, publish, end: whatever ends it, the sink is told why."""
@@ -123,12 +144,12 @@ class _Connection:
                         case Failed(reason=why):
                             _breaches.inc()
                             log.warning("rtmp.breach", peer=self._peer, why=why)
-                await self._send()
+                await self.send()
                 if self._sink is not None:
                     await self._sink.drain()
         except BadMedia as bad:
             self._refuse("media", FAILED, str(bad))
-            await self._send()
+            await self.send()
         except TimeoutError:
             log.info("rtmp.silent", peer=self._peer, state=self._session.state)
         finally:
@@ -144,7 +165,7 @@ class _Connection:
         _bytes.inc(len(data))
         return data
 
-    async def _send(self) -> None:
+    async def send(self) -> None:
         """What a publisher does not take in time, or cannot take any more, never stops the reading of what it still sends."""
         out = self._session.data_to_send()
         if not out:
@@ -164,6 +185,9 @@ class _Connection:
 
     async def _on_publish(self, event: PublishRequested) -> None:
         if self._session.state != "asked":
+            return
+        if self._server._draining:
+            self._refuse("draining", DENIED, "This server is being taken out of service; please connect again.")
             return
         granted = await self._server._authorise(event.stream_key, self._peer)
         if isinstance(granted, Denied):

@@ -1,13 +1,21 @@
 """The RTMP server with encoders that we did not write: FFmpeg publishes, is refused, is killed; raw sockets misbehave."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Literal
 
 import imageio_ffmpeg
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from media.port import Denied, Grant
 from media.rtmp import amf0
@@ -69,7 +77,9 @@ async def serving() -> AsyncIterator[tuple[int, Broadcasts]]:
         await server.close()
 
 
-async def ffmpeg(port: int, key: str, *, seconds: float) -> asyncio.subprocess.Process:
+async def ffmpeg(
+    port: int, key: str, *, seconds: float, scheme: str = "rtmp", trusts: Path | None = None
+) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-re",
         "-f", "lavfi", "-i", f"testsrc2=size=320x180:rate=30:duration={seconds}",
@@ -178,3 +188,83 @@ async def test_a_client_that_says_nothing_is_let_go(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(rtmp, "PUBLISH_S_MAX", 0.2)
     async with serving() as (port, _):
         assert await statuses(port, HELLO) == []
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """One of this test's own, for localhost."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(
+        name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1)
+    )
+    paths = folder / "certificate.pem", folder / "key.pem"
+    paths[0].write_bytes(made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return paths
+
+
+@asynccontextmanager
+async def wrapped(port: int, trusts: Path) -> AsyncIterator[int]:
+    """A port that leads to the other one through TLS, its certificate verified."""
+    context = ssl.create_default_context(cafile=str(trusts))
+    context.check_hostname = False
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        await asyncio.gather(copy(reader, back), copy(there, writer))
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield int(server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+
+
+async def test_ffmpeg_publishes_through_tls(tmp_path: Path) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate(tmp_path))
+    broadcasts = Broadcasts()
+    server = RtmpServer(authorise, broadcasts)
+    plain, secure = await server.start("127.0.0.1", 0), await server.start("127.0.0.1", 0, tls=context)
+    try:
+        async with asyncio.timeout(30):
+            # FFmpeg trusts only the authorities it was built with: it speaks through a wrapper that trusts this one.
+            async with wrapped(secure, tmp_path / "certificate.pem") as port:
+                process = await ffmpeg(port, "good", seconds=1)
+                _, said = await process.communicate()
+            assert process.returncode == 0, said
+            assert await broadcasts.sinks[0].closed == "unpublished"
+            assert plain != secure
+            reader, writer = await asyncio.open_connection("127.0.0.1", secure)
+            writer.write(HELLO)
+            assert await reader.read() == b"", "who speaks no TLS gets no answer"
+            writer.close()
+    finally:
+        await server.close()
+
+
+async def test_a_server_that_is_drained_asks_those_who_know_and_takes_nobody_new() -> None:
+    broadcasts = Broadcasts()
+    server = RtmpServer(authorise, broadcasts)
+    port = await server.start("127.0.0.1", 0)
+    connect = command("connect", 1, {"app": "live", "capsEx": 1})
+    try:
+        async with asyncio.timeout(30):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(HELLO + C2 + connect + publish("good"))
+            await broadcasts.opened.wait()
+            await reader.readuntil(b"NetStream.Publish.Start")
+            assert await server.drain("rtmp://other/live") == 1
+            await reader.readuntil(b"NetConnection.Connect.ReconnectRequest")
+            writer.close()
+            assert (await statuses(port, HELLO + C2 + connect + publish("good")))[-1] == "NetStream.Publish.Denied"
+    finally:
+        await server.close()
