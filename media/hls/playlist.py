@@ -103,7 +103,8 @@ def media_playlist(
             first += 1
         if first:
             lines.append(f"#EXT-X-SKIP:SKIPPED-SEGMENTS={first}")
-    parts_from_s = total_s - PARTS_LISTED_TD * target_duration
+    # A sum of durations is never quite what it should be, and what was left out must not come back.
+    parts_from_s = total_s - PARTS_LISTED_TD * target_duration - 1e-6
     for entry in entries[first:]:
         if entry.discontinuity:
             lines.append("#EXT-X-DISCONTINUITY")
