@@ -36,6 +36,8 @@ if ! suitable "$venv/bin/python" || ! "$venv/bin/python" -m pip --version >/dev/
 fi
 pip="$venv/bin/python -m pip --disable-pip-version-check --no-input"
 echo "Installing what $lock pins ..." >&2
-$pip install --quiet --require-hashes -r "$lock" </dev/null
+# The lock is complete: pip is to resolve nothing. Left to itself it looks at the newest `coverage[toml]`, which nothing pins.
+$pip install --quiet --require-hashes --no-deps -r "$lock" </dev/null
 $pip install --quiet --no-deps --no-build-isolation --config-settings editable_mode=compat -e . </dev/null
+$pip check >/dev/null || { $pip check >&2; exit 1; }
 touch "$stamp"
