@@ -20,6 +20,7 @@ from gateways.payments.reconcile import Reconciler
 from gateways.payments.sandbox_client import SandboxProvider
 from gateways.serving import serve
 from gateways.settings import ApiSettings
+from gateways.stream_health import StreamHealths
 
 log = structlog.get_logger()
 
@@ -40,6 +41,7 @@ async def run_api(settings: ApiSettings, readiness: Readiness) -> None:
     ):
         provider = SandboxProvider(sandbox, settings.sandbox_secret.get_secret_value())
         context = bootstrap.context(opened, provider)
+        nodes = [url for name, url in settings.health_of().items() if name.startswith("media")]
         api = Api(
             context=context,
             read_models=opened.read_models,
@@ -53,6 +55,7 @@ async def run_api(settings: ApiSettings, readiness: Readiness) -> None:
             secret=secret,
             logins=Attempts(most=LOGINS_MAX, window_s=LOGINS_S),
             registrations=Attempts(most=REGISTRATIONS_MAX, window_s=REGISTRATIONS_S),
+            stream_health=StreamHealths(asking, nodes).of,
             webhook_secrets={provider.name: settings.sandbox_secret.get_secret_value()},
         )
 

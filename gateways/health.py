@@ -1,13 +1,13 @@
 """A role's private port: `/healthz` (the loop turns), `/readyz` (it can do its work), `/metrics` (Prometheus text).
 
-Started by `gateways.roles` for every role. It answers nobody from outside: the front never routes to it. Framing is h11's, so that
-a light role needs no web framework.
+Started by `gateways.roles` for every role, which may show more (`Readiness.show`). It answers nobody from outside: the front never
+routes to it. Framing is h11's, so that a light role needs no web framework.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import h11
 import orjson
@@ -28,6 +28,7 @@ class Readiness:
         self.role = role
         self._reason: str | None = "starting"
         self._checks: dict[str, Check] = {}
+        self._shown: dict[str, Callable[[], Any]] = {}
         self._changed = asyncio.Event()
 
     def ready(self) -> None:
@@ -41,6 +42,13 @@ class Readiness:
     def check(self, name: str, check: Check) -> None:
         """Ask this at every `/readyz`: it answers None, or why not."""
         self._checks[name] = check
+
+    def show(self, path: str, what: Callable[[], Any]) -> None:
+        """Answer `GET path` with this, as JSON."""
+        self._shown[path] = what
+
+    def shown(self, path: str) -> Callable[[], Any] | None:
+        return self._shown.get(path)
 
     async def wait(self) -> None:
         """Until `ready()` was said once."""
@@ -124,6 +132,8 @@ class HealthServer:
                 return (503 if reasons else 200), "application/json", orjson.dumps(state)
             case "GET", "/metrics":
                 return 200, CONTENT_TYPE_LATEST, generate_latest()
+            case "GET", path if (shown := self._readiness.shown(path)) is not None:
+                return 200, "application/json", orjson.dumps(shown())
             case "GET", _:
                 return 404, "text/plain", b"not found\n"
             case _:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+from prometheus_client import REGISTRY
 from starlette.applications import Starlette
 
 from gateways import bootstrap
@@ -23,6 +24,7 @@ from gateways.media_events import StoreEventPlane
 from gateways.presence_sender import PresenceSender
 from gateways.serving import serve
 from gateways.settings import MediaSettings, SettingsInvalid
+from gateways.stream_metrics import StreamMetrics
 from media import encoders, ffmpeg
 from media.archive import Archive
 from media.deletion import destroy
@@ -74,6 +76,8 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
                 encoder=encoder,
             )
             broadcasts = Broadcasts(node, most=settings.broadcasts_max, resume_s=settings.resume_s)
+            readiness.show("/broadcasts", lambda: [it.model_dump() for it in broadcasts.health()])
+            REGISTRY.register(StreamMetrics(broadcasts.health))
             await recover(archive, spool.put, is_live=broadcasts.is_live, now=bootstrap.clock())
             rtmp = RtmpServer(lambda key, peer: plane.authorise(key, peer=peer), broadcasts)
             port = await rtmp.start(settings.rtmp_host, settings.rtmp_port)

@@ -137,6 +137,7 @@ class Recorder:
         self._manifest = archive.manifest(broadcast_id)
         self._queue: asyncio.Queue[_Job] = asyncio.Queue()  # bounded in bytes, by WAITING_BYTES_MAX
         self._waiting_bytes = 0
+        self._lost = 0
         self._pending: list[Line] = [self._recording]
         self._inits: dict[str, list[bytes]] = {}  # every initialisation segment of a rendition, in order
         self._inits_waiting: set[str] = set()  # those not stored yet, by key
@@ -152,6 +153,16 @@ class Recorder:
         self._changed.set()
         self._tasks = [asyncio.create_task(self._work()) for _ in range(PARALLEL)]
         self._tasks.append(asyncio.create_task(self._write()))
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Not stored yet: 0 to one segment of every rendition, unless the object store is slow or away."""
+        return self._waiting_bytes
+
+    @property
+    def lost(self) -> int:
+        """Objects given up."""
+        return self._lost
 
     # -- the packager's side: never blocks, never raises -----------------------------------------------------------
 
@@ -253,6 +264,7 @@ class Recorder:
     def _enqueue(self, job: _Job) -> None:
         if self._waiting_bytes + len(job.data) > WAITING_BYTES_MAX:
             _dropped.labels("full").inc()
+            self._lost += 1
             log.error("archive_dropped", object=job.key)
             job.done(None)
             return
@@ -285,6 +297,7 @@ class Recorder:
                 await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
                 wait_s = min(2 * wait_s, RETRY_S_MAX)
         _dropped.labels("refused").inc()
+        self._lost += 1
         log.error("archive_dropped", object=job.key)
         return None
 

@@ -20,6 +20,7 @@ from prometheus_client import Counter, Gauge
 from media.archive import Archive, Recorder, fact_id
 from media.encoders import LIBX264, Encoder
 from media.flv import Began, Demuxer, Frame
+from media.health import State, StreamHealth, Vitals, advice
 from media.hls.live import LiveBroadcast, LiveRegistry
 from media.ladder import AUDIO, AUDIO_BANDWIDTH, LADDER, Room, Rung, rungs_for
 from media.port import Ended, Fact, Grant, Interrupted, RenditionAdded, Resumed, SegmentsArchived, Started
@@ -33,6 +34,8 @@ SOURCE: Final = "source"
 RESUME_S_MAX: Final = 90.0
 SILENT_S_MAX: Final = 3.0
 """So long viewers see the last picture, and a second publisher is refused; then there is a slate, and whoever comes takes over."""
+SILENT_SHOWN_S: Final = 1.5
+"""What its broadcaster is told is silence."""
 WATCH_S: Final = 0.5
 SLATES_AFTER_S: Final = 4.0
 """A broadcast that has lasted so long has its slates encoded, should it need them."""
@@ -118,6 +121,10 @@ class Broadcasts:
 
     def is_live(self, broadcast_id: str) -> bool:
         return any(broadcast.id == broadcast_id for broadcast in self._by_channel.values())
+
+    def health(self) -> list[StreamHealth]:
+        """Of every broadcast that has begun."""
+        return [broadcast.health() for broadcast in self._by_channel.values() if broadcast.began]
 
     async def left(self, broadcast: "_Broadcast", reason: Reason) -> None:
         """The publisher is gone; a broken connection may come back."""
@@ -217,6 +224,9 @@ class _Broadcast:
         self._framed_at = 0.0
         self._last_frame_at = node.now()
         self._interruptions = 0
+        self._vitals = Vitals(asyncio.get_running_loop().time, self._encoded_s)
+        self._no_room: tuple[Rung, ...] = ()
+        self._shed_rungs: tuple[Rung, ...] = ()
         self._log = log.bind(broadcast=self.id, channel=grant.channel)
 
     @property
@@ -255,6 +265,8 @@ class _Broadcast:
         wanted = rungs_for(began.video, top_height=self._node.top_height, ladder=self._node.ladder)
         rungs = self._rungs = self._node.room.admit(began.video, wanted)
         self._video = began.video
+        self._no_room, self._shed_rungs = tuple(rung for rung in wanted if rung not in rungs), ()
+        self._vitals.began(began)
         live.has_rungs = bool(rungs)
         source = Rendition(SOURCE, began.bandwidth, began.video, began.audio)
         self._source = live.add(source)
@@ -282,7 +294,7 @@ class _Broadcast:
             "broadcast.media",
             codecs=source.codecs,
             rungs=[rung.name for rung in rungs],
-            no_room_for=[rung.name for rung in wanted if rung not in rungs],
+            no_room_for=[rung.name for rung in self._no_room],
             encoder=self._encoder,
         )
 
@@ -290,6 +302,7 @@ class _Broadcast:
         self._newest_ms = max(self._newest_ms, frame.tag.timestamp_ms)
         self._framed_at = asyncio.get_running_loop().time()
         self._last_frame_at = self._node.now()
+        self._vitals.frame(frame)
         if self._source is not None:
             self._source.push(frame.sample)
         if self._audio is not None and frame.sample.kind == "audio":
@@ -359,6 +372,49 @@ class _Broadcast:
         self._log.info("broadcast.ended", reason=reason)
         await self._recorder.close(ended_at)
 
+    def health(self) -> StreamHealth:
+        """How it is doing now."""
+        assert self._live is not None
+        assert self._recorder is not None
+        measured = self._vitals.measured()
+        video, audio = self._vitals.video, self._vitals.audio
+        silent = asyncio.get_running_loop().time() - self._framed_at >= SILENT_SHOWN_S
+        state: State = "interrupted" if not self.is_on_air else "silent" if silent else "live"
+        transcoder = self._transcoder
+        found = StreamHealth(
+            broadcast_id=self.id,
+            channel_id=self.grant.channel_id,
+            channel=self.grant.channel,
+            node=self._node.name,
+            state=state,
+            encoder=self._encoder,
+            video_codec=video.codec if video else None,
+            audio_codec=audio.codec if audio else None,
+            width=video.width if video else None,
+            height=video.height if video else None,
+            on_air_s=round((self._node.now() - self._live.started_at).total_seconds(), 1),
+            bitrate=measured.bitrate,
+            frame_rate=measured.frame_rate,
+            nominal_frame_rate=round(video.frame_rate, 2) if video and video.frame_rate else None,
+            key_frame_interval_s=measured.key_frame_interval_s,
+            speed=measured.speed,
+            late_frames=measured.late_frames,
+            missing_frames=measured.missing_frames,
+            interruptions=self._interruptions,
+            transcoder_lag_s=round(transcoder.lag_s, 2) if transcoder else None,
+            transcoder_speed=measured.encoded_speed,
+            renditions=tuple(rung.name for rung in self._rungs),
+            renditions_no_room=tuple(rung.name for rung in self._no_room),
+            renditions_shed=tuple(rung.name for rung in self._shed_rungs),
+            archive_lost=self._recorder.lost,
+            archive_waiting_bytes=self._recorder.waiting_bytes,
+            advice=(),
+        )
+        return found.model_copy(update={"advice": advice(found, measured)})
+
+    def _encoded_s(self) -> float | None:
+        return self._transcoder.given_s if self._transcoder is not None else None
+
     def _start(self) -> LiveBroadcast:
         started_at = self._node.now()
         self._recorder = Recorder(
@@ -412,6 +468,7 @@ class _Broadcast:
     def _shed(self, live: LiveBroadcast, rung: Rung) -> None:
         self._node.room.release(self._video, (rung,))
         self._rungs = tuple(it for it in self._rungs if it is not rung)
+        self._shed_rungs += (rung,)
         live.withdraw(rung.name)
 
     def _added(self, rendition: Rendition) -> None:

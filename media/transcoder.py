@@ -103,6 +103,11 @@ class Transcoder:
         """How far what came out is behind what came in, in seconds of media."""
         return max(0.0, self._fed_ms / 1000 - self._given_s) if self._has_given else 0.0
 
+    @property
+    def given_s(self) -> float | None:
+        """Up to where, on the broadcast's clock, pictures came out of the FFmpeg that runs; None before its first."""
+        return self._given_s if self._has_given else None
+
     def tag(self, tag: Tag, *, key: bool) -> None:
         """A tag of the source, on the broadcast's clock. Never blocks."""
         key = key and tag.type == TagType.VIDEO

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import binascii
 import hmac
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -52,6 +52,8 @@ class Api:
     secret: str
     logins: Attempts
     registrations: Attempts
+    stream_health: Callable[[str], Awaitable[dict[str, Any] | None]]
+    """Of the channel with this id, if it is on air: `gateways.stream_health`."""
     webhook_secrets: Mapping[str, str] = field(default_factory=dict)
     """By the name of the provider that signs with it."""
 

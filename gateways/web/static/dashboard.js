@@ -5,6 +5,7 @@ import { $, el, onSubmit, poll, say, show } from './dom.js';
 import { moment, plural, since } from './format.js';
 import { recordings } from './recordings.js';
 import { here, session } from './session.js';
+import { streamHealth } from './stream_health.js';
 
 const EVERY_MS = 5_000;
 let name = null;
@@ -90,6 +91,7 @@ async function begin(found) {
   $('#channel-name').textContent = name;
   for (const link of document.querySelectorAll('[data-watch]')) link.href = `/${name}`;
   $('#moderation-link').href = `/moderation/${name}`;
+  streamHealth(name);
   await Promise.all([poll(draw, () => EVERY_MS)(), past().catch(() => null)]);
 }
 

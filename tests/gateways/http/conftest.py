@@ -3,7 +3,7 @@
 import asyncio
 import base64
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ class Stand:
     services: bootstrap.Services
     client: httpx.AsyncClient
     charges: Charges
+    streams: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the media nodes say of channels that are on air, by channel id."""
     fuzzer: "Person | None" = None
 
     async def register(self, name: str, *roles: str) -> "Person":
@@ -118,6 +120,11 @@ async def stand(postgres: Postgres, tmp_path_factory: Any) -> AsyncIterator[Stan
                     await asyncio.sleep(0.02)
 
             running = asyncio.create_task(follow())
+            streams: dict[str, dict[str, Any]] = {}
+
+            async def stream_health(channel_id: str) -> dict[str, Any] | None:
+                return streams.get(channel_id)
+
             api = Api(
                 context=bootstrap.context(services, SandboxProvider(sandbox, "sandbox-secret")),
                 read_models=services.read_models,
@@ -131,6 +138,7 @@ async def stand(postgres: Postgres, tmp_path_factory: Any) -> AsyncIterator[Stan
                 secret="secret",
                 logins=Attempts(most=5, window_s=60),
                 registrations=Attempts(most=500, window_s=60),
+                stream_health=stream_health,
                 webhook_secrets={"sandbox": "sandbox-secret"},
             )
 
@@ -141,7 +149,7 @@ async def stand(postgres: Postgres, tmp_path_factory: Any) -> AsyncIterator[Stan
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
                 client.cookies.jar.set_policy(_NoCookies())
-                yield Stand(app, api, services, client, charges)
+                yield Stand(app, api, services, client, charges, streams)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
         charges.close()

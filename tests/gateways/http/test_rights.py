@@ -64,6 +64,7 @@ RIGHTS: list[tuple[str, str, Any, frozenset[str]]] = [
     ("GET", "/channels/{channel}/moderation-log", None, MODERATORS),
     ("PATCH", "/channels/{channel}", {"title": "A title"}, OWNERS),
     ("POST", "/channels/{channel}/stream-key", None, OWNERS),
+    ("GET", "/channels/{channel}/stream-health", None, OWNERS),
     ("PUT", "/channels/{channel}/moderators/{victim}", None, OWNERS),
     ("DELETE", "/channels/{channel}/moderators/{victim}", None, OWNERS),
     ("GET", "/finance/trial-balance", None, BOOKKEEPERS),

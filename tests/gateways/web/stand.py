@@ -85,10 +85,12 @@ def application(world: World) -> Starlette:
         world.asked.append((request.method, request.url.path, body))
         world.headers.append((request.url.path, dict(request.headers)))
         answer = world.answers.get(f"{request.method} {request.url.path}")
-        if callable(answer):
+        if callable(answer) and not isinstance(answer, Response):
             answer = answer(request)
         if answer is None:
             answer = problem(404, "not_found", "There is nothing here.")
+        if isinstance(answer, Response):
+            return answer
         status, value = answer if isinstance(answer, tuple) else (200, answer)
         extra = world.sent_headers.get(f"{request.method} {request.url.path}")
         if status == 204:

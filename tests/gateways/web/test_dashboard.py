@@ -1,9 +1,12 @@
 """The broadcaster's, the moderators' and finance's pages in a real browser."""
 
+import json
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from playwright.async_api import Page, expect
+from starlette.responses import Response
 
 from tests.gateways.web.conftest import Complaints
 from tests.gateways.web.stand import NOW, World, problem
@@ -29,7 +32,46 @@ def nothing_yet(world: World) -> None:
     world.answers |= {
         "GET /api/v1/categories": {"items": [{"name": "Software"}], "next": None},
         "GET /api/v1/channels/ada/broadcasts": {"items": [], "next": None},
+        "GET /api/v1/channels/ada/stream-health/feed": health(None),
     }
+
+
+def health(*said: Any) -> Response:
+    """A feed that ends after these: the browser asks again after some seconds."""
+    events = b"".join(b"event: health\ndata: " + json.dumps(one).encode() + b"\n\n" for one in said)
+    return Response(events, media_type="text/event-stream")
+
+
+HEALTH = {
+    "state": "live", "encoder": "obs-output module (libobs version 30.2.3)", "video_codec": "avc1.64001f",
+    "audio_codec": "mp4a.40.2", "width": 1920, "height": 1080, "bitrate": 5_912_000, "frame_rate": 59.9,
+    "nominal_frame_rate": 60.0, "key_frame_interval_s": 8.33, "late_frames": 0, "missing_frames": 3, "transcoder_lag_s": 0.42,
+    "renditions": ["720p60", "480p"],
+    "advice": [{"code": "key_frames_far_apart", "text": "Key frames every 8 s: set 2 s."}],
+}  # fmt: skip
+
+
+async def test_the_broadcaster_sees_how_the_stream_is_and_what_to_do_about_it(
+    page: Page, world: World, log_in: LogIn
+) -> None:
+    await log_in()
+    world.answers |= {
+        "GET /api/v1/accounts/me": {"username": "ada", "account_id": "a-1", "roles": [], "channels": [{"name": "ada"}]},
+        "GET /api/v1/channels/ada": ADA,
+        "GET /api/v1/channels/ada/stream-health/feed": health(*[HEALTH | {"bitrate": 5_000_000 + n} for n in range(9)]),
+    }
+    await page.goto("/dashboard")
+    await expect(page.locator("#stream-advice li")).to_have_text("Key frames every 8 s: set 2 s.")
+    facts = page.locator("#stream-facts")
+    await expect(facts).to_contain_text("every 8.33 s")
+    await expect(facts).to_contain_text("1920×1080, 59.9 of 60 frames/s")
+    await expect(facts).to_contain_text("720p60, 480p, 0.4 s behind")
+    points = await page.locator("#stream-trace polyline").get_attribute("points")
+    assert len((points or "").split()) == 9
+    world.answers["GET /api/v1/channels/ada/stream-health/feed"] = health(HEALTH | {"advice": []})
+    await expect(page.locator("#stream-advice li")).to_have_text("All is well.")
+    world.answers["GET /api/v1/channels/ada/stream-health/feed"] = health(None)
+    await expect(page.locator("#stream")).to_be_hidden()
 
 
 async def test_a_newcomer_opens_a_channel_and_gets_a_key_and_an_address_for_obs(
