@@ -7,6 +7,8 @@ PYTEST := $(BIN)/python -m pytest --cov --cov-branch
 PACKAGES := sh scripts/system-packages.sh
 BROWSER := chromium "the browser of the end-to-end tests" fonts-dejavu-core "a font for the browser to draw with"
 
+EDGE := varnish "the edge cache"
+
 .DEFAULT_GOAL := help
 .PHONY: help up demo test test-full lint bench lock vendor
 
@@ -38,11 +40,11 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 test: lint
-	@$(PACKAGES) $(BROWSER)
+	@$(PACKAGES) $(BROWSER) $(EDGE)
 	$(PYTEST) -m "not full" $(ARGS)
 
 test-full: lint
-	@$(PACKAGES) $(BROWSER)
+	@$(PACKAGES) $(BROWSER) $(EDGE)
 	$(PYTEST) $(ARGS)
 
 bench: $(VENV)/.dev

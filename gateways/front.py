@@ -27,6 +27,8 @@ HELD_S_MAX: Final = 30
 RESTART_S_MAX: Final = 3
 """How long a request waits for a role that is being restarted."""
 UPSTREAM_IDLE_S: Final = 20  # less than the origins' keep-alive, so that no request meets a closing connection
+IDLE_MAX: Final = 512
+"""Held requests come and go together."""
 GRACE_S: Final = 3
 MEMORY_MIB: Final = 64
 LOCAL: Final = "localhost"
@@ -144,19 +146,27 @@ _CLIP_MEDIA: Final[Json] = {"path_regexp": {"pattern": "^/clips/[^/]+/.+"}}
 
 
 def _proxy(upstream: str) -> Json:
-    """Nothing is buffered: Caddy flushes at once whatever has no length, and a client that leaves ends its request upstream."""
+    """Nothing is buffered: Caddy flushes at once whatever has no length, and a client that leaves ends its request upstream.
+
+    `upstream` may be several, comma-separated: a client stays with one of them while it answers.
+    """
     return {
         "handler": "reverse_proxy",
-        "upstreams": [{"dial": upstream}],
+        "upstreams": [{"dial": each.strip()} for each in upstream.split(",")],
+        "health_checks": {"passive": {"fail_duration": f"{RESTART_S_MAX}s", "max_fails": 2}} if "," in upstream else {},
         "transport": {
             "protocol": "http",
             "versions": ["1.1"],
             "compression": False,
             "dial_timeout": "2s",
             "response_header_timeout": f"{HELD_S_MAX}s",
-            "keep_alive": {"idle_timeout": f"{UPSTREAM_IDLE_S}s", "max_idle_conns_per_host": 64},
+            "keep_alive": {"idle_timeout": f"{UPSTREAM_IDLE_S}s", "max_idle_conns_per_host": IDLE_MAX},
         },
-        "load_balancing": {"try_duration": f"{RESTART_S_MAX}s", "try_interval": "100ms"},
+        "load_balancing": {
+            "selection_policy": {"policy": "client_ip_hash"},
+            "try_duration": f"{RESTART_S_MAX}s",
+            "try_interval": "100ms",
+        },
         # Caddy writes X-Forwarded-* itself and believes a client's only from trusted proxies; these it would pass on.
         "headers": {
             "request": {"delete": ["Forwarded", "X-Real-Ip", "X-Client-Ip", "True-Client-Ip"]},

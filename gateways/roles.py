@@ -19,6 +19,7 @@ from gateways.health import HealthServer, Readiness
 from gateways.settings import (
     ApiSettings,
     ChatSettings,
+    EdgeSettings,
     MediaSettings,
     ProjectorSettings,
     RelaySettings,
@@ -86,6 +87,12 @@ async def _media(settings: MediaSettings, readiness: Readiness) -> None:
     await run_media(settings, readiness)
 
 
+async def _edge(settings: EdgeSettings, readiness: Readiness) -> None:
+    from gateways.edge.role import run_edge
+
+    await run_edge(settings, readiness)
+
+
 @dataclass(frozen=True, slots=True)
 class Role:
     settings: type[Settings]
@@ -95,11 +102,15 @@ class Role:
 ROLES: Final[Mapping[str, Role]] = {
     "api": Role(ApiSettings, _api),
     "chat": Role(ChatSettings, _chat),
+    "edge": Role(EdgeSettings, _edge),
     "media": Role(MediaSettings, _media),
     "projector": Role(ProjectorSettings, _projector),
     "relay": Role(RelaySettings, _relay),
     "sandbox": Role(SandboxSettings, _sandbox),
 }
+
+LAPTOP: Final = tuple(name for name in ROLES if name != "edge")
+"""What `tallylight up` starts: one machine's origin needs no cache before it."""
 
 
 def run(name: str) -> int:

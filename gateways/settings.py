@@ -166,6 +166,17 @@ class SandboxSettings(Settings):
     """Where it tells of its charges; empty: nobody."""
 
 
+class EdgeSettings(Conveyed):
+    host: str = "127.0.0.1"
+    edge: str = "edge-1"
+    """Its name; each edge has one of its own."""
+    edge_port: Port = 8005
+    edge_storage_mib: Annotated[int, Field(ge=16, le=1 << 20)] = 1024
+    """Memory for cached media."""
+    nodes: str = "media-1=127.0.0.1:8003"
+    """The media nodes' origins by their names: `media-1=host:port,media-2=host:port`."""
+
+
 class FrontSettings(Settings):
     """`front_host`: `localhost` for this machine alone, or an address or `0.0.0.0` for others too."""
 

@@ -27,7 +27,7 @@ from gateways.health import HealthServer, Readiness
 from gateways.launch import Child, Zygote, ZygoteGone, start, variables
 from gateways.logbook import Logbook
 from gateways.probe import probe
-from gateways.roles import ROLES
+from gateways.roles import LAPTOP
 from gateways.settings import UpSettings
 
 READY_S_MAX: Final = 90.0
@@ -79,7 +79,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._began = time.monotonic()
-        wanted = list(ROLES)
+        wanted = list(LAPTOP)
         found = list(ports.private(len(wanted) + len(PORTED) + 1))
         self._health = dict(zip(wanted, found, strict=False))
         self._ports = dict(zip(PORTED, found[len(wanted) :], strict=False))
@@ -136,7 +136,7 @@ class Supervisor:
         environment = wiring.role_environment(
             self._settings, self._folder, self._running, ports_of=self._ports, health_of=self._health
         )
-        for name in ROLES:
+        for name in LAPTOP:
             self._start_role(name, environment | {"health_port": self._health[name]})
             self._readiness.check(name, self._asks(name))
         self._say_running()
@@ -166,7 +166,7 @@ class Supervisor:
     def _start_front(self) -> None:
         folder = self._folder.sub("front")
         served = {name: self._ports[name] for name in ("api", "chat", "media")}
-        if "api" not in ROLES:
+        if "api" not in LAPTOP:
             served["api"] = self._own_health
         settings = self._settings.model_copy(update=front.upstreams(served))
         config = front.prepare(settings, folder)
@@ -339,7 +339,7 @@ class Supervisor:
     async def _stop_all(self) -> None:
         """Roles first, for they still have something to write down; then the front; the database last."""
         self._stopping.set()
-        order: Iterable[Iterable[str]] = (["demo"], list(ROLES), ["front", "broker"], ["postgres"])
+        order: Iterable[Iterable[str]] = (["demo"], list(LAPTOP), ["front", "broker"], ["postgres"])
         for names in order:
             await asyncio.gather(*(self._stop(self._services[name]) for name in names if name in self._services))
         if self._zygote is not None:

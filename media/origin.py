@@ -186,17 +186,19 @@ class Origin:
 
 
 def viewer(request: Request) -> str:
+    """Who asks, as `viewer_named`."""
+    headers = request.headers
+    # A client may send some, too: the front writes its own behind them.
+    forwarded = headers.getlist("X-Forwarded-For") or [request.client.host if request.client is not None else ""]
+    browsers = headers.getlist("User-Agent") or [""]
+    return viewer_named(headers.get("Tallylight-Viewer", ""), forwarded[-1], browsers[-1])
+
+
+def viewer_named(named: str, forwarded: str, browser: str) -> str:
     """Whatever tells two viewers apart: what our own player calls itself, to chat too; else the address the front saw, and the browser."""
-    named = request.headers.get("Tallylight-Viewer", "")
     if _VIEWER.fullmatch(named):
         return named
-    forwarded = request.headers.getlist("X-Forwarded-For")
-    # A client may send one, too: the front writes its own behind it.
-    address = forwarded[-1].rpartition(",")[2].strip() if forwarded else ""
-    if not address and request.client is not None:
-        address = request.client.host
-    browsers = request.headers.getlist("User-Agent")
-    return f"{address}|{browsers[-1][:BROWSER_CHARS_MAX] if browsers else ''}"
+    return f"{forwarded.rpartition(',')[2].strip()}|{browser[:BROWSER_CHARS_MAX]}"
 
 
 def directives(query: QueryParams) -> Directives | str:
@@ -247,6 +249,8 @@ def _playlist(request: Request, live: LiveRendition, max_age_s: int, *, skip: bo
         **CORS,
         **kept(max_age_s),
         "Vary": "Accept-Encoding",
+        # For a cache that counts viewers: it keeps this for itself.
+        "Tallylight-Channel": live.broadcast.channel_id,
         "ETag": f'"{live.broadcast.address}/{live.name}/{text.version}{form}"',
     }
     if is_known(request, headers["ETag"]):

@@ -51,7 +51,7 @@ def _roles(compose: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def test_every_role_has_a_container_and_every_container_a_role(compose: dict[str, Any]) -> None:
     named = {service["command"][1] for service in _roles(compose).values()}
     assert named >= {*ROLES, "front"}
-    assert named <= {"api", "chat", "media", "relay", "projector", "sandbox", "front"}
+    assert named <= {"api", "chat", "media", "relay", "projector", "sandbox", "edge", "front"}
 
 
 def test_each_container_is_told_all_its_role_must_know(
@@ -97,15 +97,16 @@ def test_hosts_that_are_named_are_services(compose: dict[str, Any]) -> None:
     for name, service in _roles(compose).items():
         for variable, value in _environment(service).items():
             for host in re.findall(
-                r"(?:@|//|^|,|=)((?:postgres(?!ql)|kafka|api|chat|media|sandbox|relay|projector)[\w-]*)[:/]", value
+                r"(?:@|//|^|,|=)((?:postgres(?!ql)|kafka|api|chat|media|edge|sandbox|relay|projector)[\w-]*)[:/]", value
             ):
                 assert host in compose["services"], f"{name} {variable}: {host}"
 
 
 def test_no_role_runs_as_root_or_writes_outside_its_volumes(compose: dict[str, Any]) -> None:
     image = (ROOT / "Dockerfile").read_text()
-    final = image[image.rindex("FROM ") :]
-    assert re.search(r"^USER 10001:10001$", final, re.MULTILINE)
+    for target in ("role", "edge"):
+        stage = image[image.index(f" AS {target}\n") :].partition("\nFROM ")[0]
+        assert re.findall(r"^USER (.+)$", stage, re.MULTILINE)[-1] == "10001:10001", target
     for name, service in _roles(compose).items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name

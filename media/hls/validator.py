@@ -272,6 +272,7 @@ class _Media:
         self._reader = Fmp4Reader()
         self._tracks: Tracks | None = None
         self._ends: dict[str, int] = {}
+        self._ending: tuple[float, float, str] | None = None
 
     def segment(self, segment: SegmentLines) -> None:
         if segment.number < self._next:
@@ -279,7 +280,7 @@ class _Media:
         follows = segment.number == self._next
         self._next = segment.number + 1
         if segment.discontinuity or not follows or segment.gap:
-            self._ends = {}
+            self._ends, self._ending = {}, None
         if segment.gap:
             return
         watch = self._watch
@@ -332,15 +333,23 @@ class _Media:
             self._ends[sample.kind] = sample.dts + sample.duration
             start = spans.get(sample.kind, (sample.dts, 0))[0]
             spans[sample.kind] = (start, sample.dts + sample.duration)
+        if self._ending is not None and not segment.discontinuity:
+            self._in_step(*self._ending)
+        self._ending = None
         if "video" in spans and "audio" in spans:
             frame_s = max(it.duration for it in samples if it.kind == "audio") / scales["audio"]
-            for edge, name in ((0, "begins"), (1, "ends")):
-                apart_s = spans["audio"][edge] / scales["audio"] - spans["video"][edge] / scales["video"]
-                # Sound goes with the part in which it starts, so its edges lie up to a frame of it behind.
-                watch.check(
-                    -SYNC_S_MAX <= apart_s <= frame_s + SYNC_S_MAX,
-                    f"sound {name} {apart_s:.3f} s off in segment {segment.number}",
-                )
+            begins_s, ends_s = (
+                spans["audio"][edge] / scales["audio"] - spans["video"][edge] / scales["video"] for edge in (0, 1)
+            )
+            self._in_step(begins_s, frame_s, f"begins in segment {segment.number}")
+            # An encoder that stops need not stop both at once: how it ends counts where something follows.
+            self._ending = (ends_s, frame_s, f"ends in segment {segment.number}")
+
+    def _in_step(self, apart_s: float, frame_s: float, where: str) -> None:
+        # Sound goes with the part in which it starts, so its edges lie up to a frame of it behind.
+        self._watch.check(
+            -SYNC_S_MAX <= apart_s <= frame_s + SYNC_S_MAX, f"sound is {apart_s:.3f} s off where it {where}"
+        )
 
 
 def together(watches: Iterable[Watch]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import imageio_ffmpeg
 import m3u8
 import uvicorn
 from starlette.applications import Starlette
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from media.hls.live import LiveBroadcast, LiveRegistry, LiveRendition
 from media.origin import Origin
@@ -33,6 +35,8 @@ class Stage:
     url: str
     seen: list[tuple[str, str]]
     clock: list[float]
+    asked: Counter[str] = field(default_factory=Counter)
+    """How often the origin was asked for each address."""
 
     def open(self, channel: str = "ann", broadcast_id: str = "b1") -> LiveBroadcast:
         return self.registry.open(channel=channel, channel_id="c1", broadcast_id=broadcast_id, started_at=START)
@@ -103,7 +107,7 @@ def _endless() -> Iterator[Sample]:
 
 
 @asynccontextmanager
-async def served(app: Starlette) -> AsyncIterator[str]:
+async def served(app: ASGIApp) -> AsyncIterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=5))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         serving = asyncio.create_task(server.serve([listening]))
@@ -115,10 +119,10 @@ async def served(app: Starlette) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def staged(*, held_max: int = 1000, first_segment_s_max: float = 6.0) -> AsyncIterator[Stage]:
+async def staged(*, held_max: int = 1000, first_segment_s_max: float = 6.0, epoch: str = "e1") -> AsyncIterator[Stage]:
     seen: list[tuple[str, str]] = []
     clock = [0.0]
-    registry = LiveRegistry(epoch="e1", clock=lambda: clock[0])
+    registry = LiveRegistry(epoch=epoch, clock=lambda: clock[0])
     origin = Origin(
         registry,
         watching=lambda channel_id, viewer: seen.append((channel_id, viewer)),
@@ -126,11 +130,19 @@ async def staged(*, held_max: int = 1000, first_segment_s_max: float = 6.0) -> A
         first_segment_s_max=first_segment_s_max,
     )
     limits = httpx.Limits(max_connections=None)
+    asked: Counter[str] = Counter()
+    app = Starlette(routes=origin.routes())
+
+    async def counting(scope: Scope, receive: Receive, send: Send) -> None:
+        query = scope.get("query_string", b"").decode()
+        asked[scope["path"] + (f"?{query}" if query else "")] += 1
+        await app(scope, receive, send)
+
     async with (
-        served(Starlette(routes=origin.routes())) as url,
+        served(counting) as url,
         httpx.AsyncClient(base_url=url, timeout=WAIT_S_MAX, limits=limits) as client,
     ):
-        yield Stage(registry, origin, client, url, seen, clock)
+        yield Stage(registry, origin, client, url, seen, clock, asked)
         origin.close()
 
 
