@@ -18,6 +18,7 @@ from gateways.http.app import build
 from gateways.http.base import Api
 from gateways.payments.reconcile import Reconciler
 from gateways.payments.sandbox_client import SandboxProvider
+from gateways.retention import Retention
 from gateways.serving import serve
 from gateways.settings import ApiSettings
 from gateways.stream_health import StreamHealths
@@ -81,6 +82,9 @@ async def run_api(settings: ApiSettings, readiness: Readiness) -> None:
                 beside.create_task(Reconciler(opened.pool, context).run()),
                 beside.create_task(_forget(opened.sessions)),
             ]
+            if settings.retention_days:
+                retention = Retention(context, opened.read_models.ended_before, days=settings.retention_days)
+                tasks.append(beside.create_task(retention.run()))
             try:
                 await serve(app, settings.host, settings.api_port, readiness, trusted=settings.trusted_fronts)
             finally:

@@ -21,12 +21,14 @@ from gateways import bootstrap
 from gateways.health import Readiness
 from gateways.media_deletions import Deletions
 from gateways.media_events import StoreEventPlane
+from gateways.media_hidden import Hidden
 from gateways.presence_sender import PresenceSender
 from gateways.serving import serve
 from gateways.settings import MediaSettings, SettingsInvalid
 from gateways.stream_metrics import StreamMetrics
 from media import encoders, ffmpeg
 from media.archive import Archive
+from media.clips import Clips
 from media.deletion import destroy
 from media.hls.live import LiveRegistry
 from media.ladder import LADDER, Room, read_ladder
@@ -91,13 +93,24 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
                 signal.SIGUSR1, lambda: draining.add(asyncio.create_task(rtmp.drain()))
             )
 
+            models = opened.read_models
+            clips = Clips(archive, models.cut, binary)
+
             async def forget(broadcast_id: str) -> None:
+                # Clips outlive it: what nobody has looked at yet is cut now.
+                for clip_id in await models.clips_of(broadcast_id):
+                    await clips.keep(clip_id)
                 vod.forget(broadcast_id)
                 await destroy(archive, broadcast_id)
 
-            deletions = Deletions(opened.read_models.deleted_broadcasts, forget)
-            beside = [asyncio.create_task(part) for part in (presence.run(), deletions.run())]
-            app = Starlette(routes=[*origin.routes(), *vod.routes()])
+            parts = (
+                presence.run(),
+                Deletions(models.deleted_broadcasts, forget).run(),
+                Deletions(models.deleted_clips, clips.destroy).run(),
+                Hidden(archive, vod, models.unpublished_broadcasts).run(),
+            )
+            beside = [asyncio.create_task(part) for part in parts]
+            app = Starlette(routes=[*origin.routes(), *vod.routes(), *clips.routes()])
             try:
                 await serve(app, settings.host, settings.media_port, readiness, stopping=origin.close)
             finally:

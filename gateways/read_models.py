@@ -38,11 +38,23 @@ WHERE $2::bigint IS NULL OR (viewers, broadcast_id) < ($2, $3::text)
 ORDER BY viewers DESC, broadcast_id DESC LIMIT $4"""
 _BROADCAST: Final = """
 SELECT b.broadcast_id AS id, c.name AS channel, b.title, b.category, b.started_at, b.ended_at, b.duration_s,
-    CASE WHEN NOT b.deleted THEN b.vod_url END AS vod_url,
+    CASE WHEN NOT b.deleted AND NOT b.unpublished THEN b.vod_url END AS vod_url, NOT b.unpublished AS published,
     coalesce(v.peak_viewers, 0) AS peak_viewers, coalesce(v.total_views, 0) AS total_views
 FROM p_broadcasts.broadcasts b
 LEFT JOIN p_channels.channels c USING (channel_id)
 LEFT JOIN audience.broadcasts v USING (broadcast_id)"""
+_CLIP: Final = """
+SELECT k.clip_id AS id, k.broadcast_id, c.name AS channel, k.title, a.username AS created_by, k.created_at, k.start_s, k.end_s
+FROM p_broadcasts.clips k
+LEFT JOIN p_channels.channels c USING (channel_id)
+LEFT JOIN p_accounts.accounts a ON a.account_id = k.created_by"""
+# A recording as its player counts: one segment after the other, whatever time passed between them. Those of a rendition apart (below zero)
+# tell the same times again.
+_TIMELINE: Final = """
+SELECT channel_id, starts_at, duration_s, sum(duration_s) OVER (ORDER BY number) - duration_s AS offset_s,
+    number = max(number) OVER () AS newest
+FROM p_recordings.segments WHERE broadcast_id = $1 AND number >= 0"""
+CHAPTER_S_MIN: Final = 2.0
 _SHOWN: Final = """NOT EXISTS (SELECT FROM p_chat_log.deleted d WHERE d.channel_id = m.channel_id AND d.message_id = m.message_id)
     AND NOT EXISTS (SELECT FROM p_chat_log.silenced s
         WHERE s.channel_id = m.channel_id AND s.account_id = m.author_id AND s.position > m.position)
@@ -122,17 +134,122 @@ class ReadModels:
         row = await self._pool.fetchrow(f"{_BROADCAST} WHERE b.broadcast_id = $1", broadcast_id)
         return None if row is None else dict(row)
 
+    async def chapters(self, broadcast_id: str) -> list[Row]:
+        """`start_s`, `title`, `category` of each, by where it begins in the recording; what was said while nothing was on air begins with
+        what came next."""
+        rows = await self._pool.fetch(
+            f"""WITH timeline AS ({_TIMELINE}), broadcast AS (
+                SELECT channel_id, started_at, coalesce(ended_at, now()) AS ended_at FROM p_broadcasts.broadcasts WHERE broadcast_id = $1
+            )
+            SELECT d.title, d.category, coalesce((
+                SELECT t.offset_s + greatest(0, extract(epoch FROM d.at - t.starts_at))::float8 FROM timeline t
+                WHERE t.starts_at + make_interval(secs => t.duration_s) > d.at ORDER BY t.starts_at LIMIT 1
+            ), extract(epoch FROM d.at - b.started_at)::float8) AS start_s
+            FROM broadcast b JOIN p_broadcasts.descriptions d
+                ON d.channel_id = b.channel_id AND d.at >= b.started_at AND d.at < b.ended_at
+            ORDER BY d.position""",
+            broadcast_id,
+        )
+        found: list[Row] = []
+        for row in rows:
+            chapter = {"start_s": round(row["start_s"], 3), "title": row["title"], "category": row["category"]}
+            if found and (found[-1]["title"], found[-1]["category"]) == (row["title"], row["category"]):
+                continue
+            if found and chapter["start_s"] - found[-1]["start_s"] < CHAPTER_S_MIN:
+                found.pop()  # corrected at once: nobody saw the other
+            found.append(chapter)
+        return found
+
+    async def offset_of(self, broadcast_id: str, at: datetime) -> float | None:
+        """Where in the recording a moment is, in seconds; None before there is a broadcast. The newest of it may not be recorded yet."""
+        offset: float | None = await self._pool.fetchval(
+            f"""WITH timeline AS ({_TIMELINE}) SELECT coalesce((
+                SELECT t.offset_s + least(
+                    extract(epoch FROM $2 - t.starts_at)::float8,
+                    -- The last that is known goes on until it is known where it ends.
+                    CASE WHEN t.newest THEN 'infinity'::float8 ELSE t.duration_s END
+                ) FROM timeline t WHERE t.starts_at <= $2 ORDER BY t.starts_at DESC LIMIT 1
+            ), greatest(0, extract(epoch FROM $2 - b.started_at))::float8)
+            FROM p_broadcasts.broadcasts b WHERE b.broadcast_id = $1""",
+            broadcast_id,
+            at,
+        )
+        return offset
+
+    async def clip(self, clip_id: str) -> Row | None:
+        row = await self._pool.fetchrow(f"{_CLIP} WHERE k.clip_id = $1 AND NOT k.deleted", clip_id)
+        return None if row is None else dict(row)
+
+    async def clips(
+        self, *, channel_id: str | None, broadcast_id: str | None, before: tuple[datetime, str] | None, limit: int
+    ) -> list[Row]:
+        """Of a channel or of a broadcast, the newest first."""
+        created_at, clip_id = before or (None, None)
+        rows = await self._pool.fetch(
+            f"""{_CLIP} WHERE NOT k.deleted AND ($1::text IS NULL OR k.channel_id = $1) AND ($2::text IS NULL OR k.broadcast_id = $2)
+                AND ($3::timestamptz IS NULL OR (k.created_at, k.clip_id) < ($3, $4))
+            ORDER BY k.created_at DESC, k.clip_id DESC LIMIT $5""",
+            channel_id,
+            broadcast_id,
+            created_at,
+            clip_id,
+            limit,
+        )
+        return [dict(row) for row in rows]
+
+    async def cut(self, clip_id: str) -> tuple[str, float, float] | None:
+        """Of which broadcast a clip is, and from where to where."""
+        found = await self._no_tables_yet(
+            "SELECT broadcast_id, start_s, end_s FROM p_broadcasts.clips WHERE clip_id = $1 AND NOT deleted", clip_id
+        )
+        return (found[0][0], found[0][1], found[0][2]) if found else None
+
+    async def clips_of(self, broadcast_id: str) -> list[str]:
+        rows = await self._no_tables_yet(
+            "SELECT clip_id FROM p_broadcasts.clips WHERE broadcast_id = $1 AND NOT deleted", broadcast_id
+        )
+        return [row[0] for row in rows]
+
     async def deleted_broadcasts(self, after: str | None) -> list[str]:
         """Ids of those whose recording was deleted, rising; none while there is no read model yet."""
-        try:
-            rows = await self._pool.fetch(
-                "SELECT broadcast_id FROM p_broadcasts.broadcasts WHERE deleted AND ($1::text IS NULL OR broadcast_id > $1)"
-                " ORDER BY broadcast_id LIMIT 1000",
-                after,
-            )
-        except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
-            return []
+        rows = await self._no_tables_yet(
+            "SELECT broadcast_id FROM p_broadcasts.broadcasts WHERE deleted AND ($1::text IS NULL OR broadcast_id > $1)"
+            " ORDER BY broadcast_id LIMIT 1000",
+            after,
+        )
         return [row[0] for row in rows]
+
+    async def deleted_clips(self, after: str | None) -> list[str]:
+        rows = await self._no_tables_yet(
+            "SELECT clip_id FROM p_broadcasts.clips WHERE deleted AND ($1::text IS NULL OR clip_id > $1)"
+            " ORDER BY clip_id LIMIT 1000",
+            after,
+        )
+        return [row[0] for row in rows]
+
+    async def unpublished_broadcasts(self) -> list[str]:
+        rows = await self._no_tables_yet(
+            "SELECT broadcast_id FROM p_broadcasts.broadcasts WHERE unpublished AND NOT deleted"
+        )
+        return [row[0] for row in rows]
+
+    async def ended_before(self, at: datetime, limit: int) -> list[tuple[str, str]]:
+        """Broadcasts whose recordings are older: ids of channel and broadcast."""
+        rows = await self._no_tables_yet(
+            "SELECT channel_id, broadcast_id FROM p_broadcasts.broadcasts WHERE ended_at < $1 AND NOT deleted"
+            " ORDER BY ended_at LIMIT $2",
+            at,
+            limit,
+        )
+        return [(row[0], row[1]) for row in rows]
+
+    async def _no_tables_yet(self, query: str, *arguments: Any) -> list[Any]:
+        """Nothing, while there is no read model yet."""
+        try:
+            found: list[Any] = await self._pool.fetch(query, *arguments)
+        except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidSchemaNameError):
+            return []
+        return found
 
     async def chat(self, channel_id: str, after: int, limit: int) -> list[Row]:
         rows = await self._pool.fetch(
@@ -155,10 +272,11 @@ class ReadModels:
     async def replay(self, broadcast_id: str, from_s: float, to_s: float, after: int, limit: int) -> list[Row]:
         """Chat of a recording by offset in [`from_s`, `to_s`): what was said while its segments were on air."""
         rows = await self._pool.fetch(
-            f"""SELECT {_MESSAGE}, g.offset_s + extract(epoch FROM m.at - g.starts_at)::float8 AS offset
-            FROM p_recordings.segments g JOIN p_chat_log.messages m ON m.channel_id = g.channel_id
+            f"""WITH timeline AS ({_TIMELINE})
+            SELECT {_MESSAGE}, g.offset_s + extract(epoch FROM m.at - g.starts_at)::float8 AS offset
+            FROM timeline g JOIN p_chat_log.messages m ON m.channel_id = g.channel_id
                 AND m.at >= g.starts_at AND m.at < g.starts_at + make_interval(secs => g.duration_s)
-            WHERE g.broadcast_id = $1 AND g.offset_s < $3 AND g.offset_s + g.duration_s > $2 AND m.position > $4
+            WHERE g.offset_s < $3 AND g.offset_s + g.duration_s > $2 AND m.position > $4
                 AND g.offset_s + extract(epoch FROM m.at - g.starts_at)::float8 >= $2
                 AND g.offset_s + extract(epoch FROM m.at - g.starts_at)::float8 < $3 AND {_SHOWN}
             ORDER BY m.position LIMIT $5""",

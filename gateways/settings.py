@@ -104,6 +104,8 @@ class ApiSettings(Stored, Conveyed):
     sandbox_secret: SecretStr
     trusted_fronts: str = "127.0.0.1,::1"
     """Addresses or ranges whose X-Forwarded-For names the client: the front's. Attempts to log in are limited per address."""
+    retention_days: Annotated[int, Field(ge=0, le=36_500)] = 0
+    """Recordings older than this are deleted; 0: none are."""
     health_urls: str = ""
     """Other roles' private ports for the aggregated view: `chat=http://…,media=http://…`."""
 

@@ -81,10 +81,10 @@ class Archive:
             return cls(LocalStore(folder), folder, node)
         return cls(from_url(location), None, node)
 
-    def manifest(self, broadcast_id: str) -> ManifestLog:
+    def manifest(self, broadcast_id: str, root: str = manifest.ROOT) -> ManifestLog:
         if self.folder is not None:
-            return FileManifest(self.folder, broadcast_id)
-        return ObjectManifest(self.store, broadcast_id)
+            return FileManifest(self.folder, broadcast_id, root)
+        return ObjectManifest(self.store, broadcast_id, root)
 
     def marker(self, broadcast_id: str) -> str:
         """The key of what says that a recording is not closed yet, so that a start need not read every manifest."""
@@ -96,6 +96,13 @@ class Archive:
             await obstore.put_async(self.store, key, data)
             if self.folder is not None:
                 await asyncio.to_thread(_sync, self.folder / key)
+
+    async def copy(self, key: str, to: str) -> None:
+        """Durable when it returns. In a folder both names have the same bytes. Raises FileNotFoundError."""
+        async with asyncio.timeout(PUT_S_MAX):
+            await obstore.copy_async(self.store, key, to)
+            if self.folder is not None:
+                await asyncio.to_thread(_sync, self.folder / to)
 
     async def forget(self, key: str) -> None:
         async with asyncio.timeout(PUT_S_MAX):
@@ -146,7 +153,7 @@ class Recorder:
         self._newest: dict[str, int] = {}
         self._apart: set[str] = set()
         self._marked = False
-        self._end_s = 0.0
+        self._length_s = 0.0
         self._untold: list[SegmentsArchived] = []
         self._told: set[tuple[str, int]] = set()
         self._changed = asyncio.Event()
@@ -251,8 +258,8 @@ class Recorder:
         await self._manifest.close()
         for fact in self._untold:
             self._report(fact)
-        if self._end_s:
-            self._report(ready(broadcast_id, channel_id, ended_at, self._end_s))
+        if self._length_s:
+            self._report(ready(broadcast_id, channel_id, ended_at, self._length_s))
         await self._archive.forget(self._archive.marker(broadcast_id))
 
     # -- storing ---------------------------------------------------------------------------------------------------
@@ -343,7 +350,8 @@ class Recorder:
         if (line.apart, line.number) in self._told:
             return  # a late rung's object: the manifest has it
         self._told.add((line.apart, line.number))
-        self._end_s = max(self._end_s, line.start_s + line.duration_s)
+        if not line.apart:
+            self._length_s += line.duration_s
         fact = fact_of(self._recording, line)
         if self._report(fact) is False:
             _untold.inc()

@@ -70,12 +70,20 @@ class SegmentLine(_Line):
     objects: tuple[StoredObject, ...]
 
 
+class ClipLine(_Line):
+    """What makes a recording a clip: in each rendition it begins `in_s` after the first segment does, and lasts `duration_s`."""
+
+    kind: Literal["clip"] = "clip"
+    in_s: dict[str, float]
+    duration_s: float
+
+
 class EndLine(_Line):
     kind: Literal["end"] = "end"
     at: datetime
 
 
-Line = Annotated[RecordingLine | RenditionLine | SegmentLine | EndLine, Field(discriminator="kind")]
+Line = Annotated[RecordingLine | RenditionLine | SegmentLine | ClipLine | EndLine, Field(discriminator="kind")]
 _line: Final[TypeAdapter[Any]] = TypeAdapter(Line)
 
 
@@ -88,6 +96,7 @@ class Manifest(BaseModel):
     renditions: tuple[RenditionLine, ...]
     segments: tuple[SegmentLine, ...]
     ended_at: datetime | None
+    clip: ClipLine | None = None
 
     @property
     def end_at(self) -> datetime:
@@ -105,7 +114,8 @@ class Manifest(BaseModel):
 
     @property
     def duration_s(self) -> float:
-        return max((segment.start_s + segment.duration_s for segment in self.segments), default=0.0)
+        """So long it plays: the time the encoder was away is none of it."""
+        return sum(segment.duration_s for segment in self.segments if not segment.apart)
 
 
 def parse(data: bytes) -> Manifest | None:
@@ -114,6 +124,7 @@ def parse(data: bytes) -> Manifest | None:
     renditions: dict[str, RenditionLine] = {}
     segments: dict[tuple[str, int], SegmentLine] = {}
     ended_at: datetime | None = None
+    clip: ClipLine | None = None
     for raw in data.split(b"\n"):
         if not raw:
             continue
@@ -130,11 +141,13 @@ def parse(data: bytes) -> Manifest | None:
                 segments[apart, number] = _merged(segments.get((apart, number)), line)
             case EndLine(at=at):
                 ended_at = at
+            case ClipLine():
+                clip = line
     if recording is None:
         return None
     ordered = tuple(line for _, line in sorted(segments.items()))
     placed = tuple(sorted(renditions.values(), key=lambda rendition: rendition.place))
-    return Manifest(recording=recording, renditions=placed, segments=ordered, ended_at=ended_at)
+    return Manifest(recording=recording, renditions=placed, segments=ordered, ended_at=ended_at, clip=clip)
 
 
 def _merged(before: SegmentLine | None, line: SegmentLine) -> SegmentLine:
@@ -157,8 +170,8 @@ class ManifestLog(Protocol):
 class FileManifest:
     """Appended with fsync; for an archive that is a folder."""
 
-    def __init__(self, folder: Path, broadcast_id: str) -> None:
-        self._path = folder / ROOT / broadcast_id / "manifest.jsonl"
+    def __init__(self, folder: Path, broadcast_id: str, root: str = ROOT) -> None:
+        self._path = folder / root / broadcast_id / "manifest.jsonl"
         self._folder_synced = False
 
     async def append(self, lines: Sequence[Line]) -> None:
@@ -191,9 +204,9 @@ def sync_folder(folder: Path) -> None:
 class ObjectManifest:
     """Numbered pieces, the last of them written anew at each append, since objects cannot be appended to; one object once it is closed."""
 
-    def __init__(self, store: ObjectStore, broadcast_id: str) -> None:
+    def __init__(self, store: ObjectStore, broadcast_id: str, root: str = ROOT) -> None:
         self._store = store
-        self._folder = f"{ROOT}/{broadcast_id}"
+        self._folder = f"{root}/{broadcast_id}"
         self._number = 0
         self._piece = b""
         self._closed_pieces: list[bytes] = []
@@ -220,9 +233,9 @@ async def resume(store: ObjectStore, broadcast_id: str) -> ObjectManifest:
     return log
 
 
-async def read(store: ObjectStore, broadcast_id: str) -> Manifest | None:
+async def read(store: ObjectStore, broadcast_id: str, root: str = ROOT) -> Manifest | None:
     """A recording's manifest, whichever way it was written; None where there is none."""
-    folder = f"{ROOT}/{broadcast_id}"
+    folder = f"{root}/{broadcast_id}"
     try:
         whole = await obstore.get_async(store, f"{folder}/manifest.jsonl")
         return parse(bytes(await whole.bytes_async()))

@@ -6,7 +6,7 @@ Reads the archive and never writes it. A manifest that a crash cut short plays u
 import math
 import re
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
@@ -34,6 +34,7 @@ UNFINISHED_S: Final = 1.0
 STREAM_BYTES: Final = 256 << 10
 
 _PLAYLIST: Final = "application/vnd.apple.mpegurl"
+_KINDS: Final = {"m4s": "video/iso.segment", "jpg": "image/jpeg", "vtt": "text/vtt"}
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(mp4|m4s)")
 
@@ -72,6 +73,9 @@ def media_playlist(recording: Manifest, rendition: str) -> str:
         f"#EXT-X-MEDIA-SEQUENCE:{segments[0].number if segments else 0}",
     ]
     init = next((it.init for segment in segments if (it := _of(segment, rendition))), "")
+    if recording.clip is not None:
+        # Exact at its beginning; where it ends is for the player to heed, or for the download.
+        lines.append(f"#EXT-X-START:TIME-OFFSET={recording.clip.in_s.get(rendition, 0.0):.5f},PRECISE=YES")
     if init:
         lines.append(f'#EXT-X-MAP:URI="{_file(init)}"')
     before: SegmentLine | None = None
@@ -115,21 +119,34 @@ class _Read:
 
 
 class Vod:
-    """Answers for one archive. `clock` in seconds, monotonic."""
+    """Answers for one archive. `clock` in seconds, monotonic. `make` is asked for what is not there, and whether it is there then."""
 
-    def __init__(self, archive: Archive, *, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        *,
+        clock: Callable[[], float] = monotonic,
+        root: str = manifest.ROOT,
+        prefix: str = "/vod",
+        make: Callable[[str], Awaitable[bool]] | None = None,
+    ) -> None:
         self._store = archive.store
         self._clock = clock
+        self._root = root
+        self._prefix = prefix
+        self._make = make
         self._manifests: OrderedDict[str, _Read] = OrderedDict()
+        self.hidden: frozenset[str] = frozenset()
+        """Recordings that are kept but shown to nobody."""
 
     def routes(self) -> list[BaseRoute]:
-        """All below /vod, and an answer of our own for whatever else is asked there."""
-        get = ["GET", "HEAD"]
+        """All below the prefix, and an answer of our own for whatever else is asked there."""
+        get, prefix = ["GET", "HEAD"], self._prefix
         return [
-            Route("/vod/{broadcast_id}/index.m3u8", self.master, methods=get),
-            Route("/vod/{broadcast_id}/{rendition}/index.m3u8", self.media, methods=get),
-            Route("/vod/{broadcast_id}/{rendition}/{name}", self.bytes_of, methods=get),
-            Route("/vod/{path:path}", Elsewhere("Recordings play at /vod/{broadcast_id}/index.m3u8.")),
+            Route(f"{prefix}/{{broadcast_id}}/index.m3u8", self.master, methods=get),
+            Route(f"{prefix}/{{broadcast_id}}/{{rendition}}/index.m3u8", self.media, methods=get),
+            Route(f"{prefix}/{{broadcast_id}}/{{rendition}}/{{name}}", self.bytes_of, methods=get),
+            Route(f"{prefix}/{{path:path}}", Elsewhere(f"This plays at {prefix}/{{id}}/index.m3u8.")),
         ]
 
     def forget(self, broadcast_id: str) -> None:
@@ -137,13 +154,13 @@ class Vod:
         self._manifests.pop(broadcast_id, None)
 
     async def master(self, request: Request) -> Response:
-        recording = await self._recording(request.path_params["broadcast_id"])
+        recording = await self.recording(request.path_params["broadcast_id"])
         if isinstance(recording, Response):
             return recording
         return _playlist(recording, master_playlist(recording))
 
     async def media(self, request: Request) -> Response:
-        recording = await self._recording(request.path_params["broadcast_id"])
+        recording = await self.recording(request.path_params["broadcast_id"])
         if isinstance(recording, Response):
             return recording
         name = request.path_params["rendition"]
@@ -154,13 +171,19 @@ class Vod:
     async def bytes_of(self, request: Request) -> Response:
         """A segment's bytes, or a range of them (RFC 9110 14: one range; what is no range is ignored)."""
         params = request.path_params
+        if params["broadcast_id"] in self.hidden:
+            return problem(404, "segment_not_found", "There is no such segment.")
         return await self.object(request, params["broadcast_id"], params["rendition"], params["name"])
 
     async def object(self, request: Request, broadcast_id: str, rendition: str, name: str) -> Response:
         """An archived object, also of a broadcast that is still live: whoever rewinds it gets these."""
         if not (_NAME.fullmatch(broadcast_id) and _NAME.fullmatch(rendition) and _FILE.fullmatch(name)):
             return problem(404, "segment_not_found", "There is no such segment.")
-        key = f"{manifest.ROOT}/{broadcast_id}/{rendition}/{name}"
+        return await self.stored(request, f"{self._root}/{broadcast_id}/{rendition}/{name}")
+
+    async def stored(self, request: Request, key: str, more: Mapping[str, str] | None = None) -> Response:
+        """What the archive has under a key, or a range of it. `more` headers may stand beside it."""
+        name = key.rpartition("/")[2]
         try:
             size = (await obstore.head_async(self._store, key))["size"]
             wanted = byte_range(request.headers.get("Range", ""), size)
@@ -168,11 +191,11 @@ class Vod:
                 headers = {"Content-Range": f"bytes */{size}"}
                 return problem(416, "range_invalid", f"The segment has {size} bytes.", headers)
             start, end = wanted
-            headers = {**IMMUTABLE, "Content-Length": str(end - start)}
+            headers = {**IMMUTABLE, "Content-Length": str(end - start), **(more or {})}
             partial = (start, end) != (0, size)
             if partial:
                 headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-            kind = "video/iso.segment" if name.endswith(".m4s") else "video/mp4"
+            kind = _KINDS.get(name.rpartition(".")[2], "video/mp4")
             status = 206 if partial else 200
             if request.method == "HEAD" or not size:
                 return Response(status_code=status, headers=headers, media_type=kind)
@@ -184,16 +207,18 @@ class Vod:
         body = found.stream(min_chunk_size=STREAM_BYTES)
         return StreamingResponse(_chunks(body), status_code=status, headers=headers, media_type=kind)
 
-    async def _recording(self, broadcast_id: str) -> Manifest | Response:
+    async def recording(self, broadcast_id: str) -> Manifest | Response:
         """A closed manifest never changes and is kept; one without an end is read again after a moment."""
-        if not _NAME.fullmatch(broadcast_id):
+        if not _NAME.fullmatch(broadcast_id) or broadcast_id in self.hidden:
             return problem(404, "recording_not_found", "There is no such recording.")
         kept = self._manifests.get(broadcast_id)
         if kept is not None and (kept.recording.ended_at or self._clock() - kept.at < UNFINISHED_S):
             self._manifests.move_to_end(broadcast_id)
             return kept.recording
         try:
-            recording = await manifest.read(self._store, broadcast_id)
+            recording = await manifest.read(self._store, broadcast_id, self._root)
+            if recording is None and self._make is not None and await self._make(broadcast_id):
+                recording = await manifest.read(self._store, broadcast_id, self._root)
         except (BaseError, OSError) as error:
             return _away(error)
         if recording is None or not recording.segments:

@@ -1,4 +1,8 @@
-"""The broadcast history: every broadcast of a channel with what is left of it, and its clips. Peaks and views stand in `audience`."""
+"""The broadcast history: every broadcast of a channel with what is left of it, its chapters and its clips.
+
+A chapter begins where the channel was described anew while it was on air; `descriptions` has them all, by when. Peaks and views stand in
+`audience`.
+"""
 
 from collections.abc import Iterable
 from typing import Final
@@ -8,10 +12,13 @@ from domain.broadcast import (
     BroadcastEnded,
     BroadcastStarted,
     ClipCreated,
+    ClipDeleted,
     RecordingDeleted,
     RecordingPublished,
+    RecordingUnpublished,
     RenditionAdded,
 )
+from domain.channel import ChannelDescribed
 from eventstore.port import Recorded
 from projections.projection import Projection
 from projections.rows import Change, Patch, Put, Table
@@ -28,8 +35,14 @@ BROADCASTS: Final = Table(
         "end_reason": "text",
         "vod_url": "text",
         "duration_s": "double precision",
+        "unpublished": "boolean",
         "deleted": "boolean",
     },
+)
+DESCRIPTIONS: Final = Table(
+    "descriptions",
+    {"channel_id": "text", "position": "bigint"},
+    {"at": "timestamptz", "title": "text", "category": "text"},
 )
 RENDITIONS: Final = Table(
     "renditions",
@@ -47,6 +60,7 @@ CLIPS: Final = Table(
         "start_s": "double precision",
         "end_s": "double precision",
         "created_at": "timestamptz",
+        "deleted": "boolean",
     },
 )
 
@@ -58,9 +72,18 @@ def _started(recorded: Recorded) -> Iterable[Change]:
         "title": event.title,
         "category": event.category,
         "started_at": event.started_at,
+        "unpublished": False,
         "deleted": False,
     }
     yield Put(BROADCASTS, (event.broadcast_id,), values)
+    said = {"at": event.started_at, "title": event.title, "category": event.category}
+    yield Put(DESCRIPTIONS, (event.channel_id, recorded.position), said)
+
+
+def _channel_described(recorded: Recorded) -> Iterable[Change]:
+    event: ChannelDescribed = recorded.event
+    said = {"at": recorded.at, "title": event.title, "category": event.category}
+    yield Put(DESCRIPTIONS, (event.channel_id, recorded.position), said)
 
 
 def _rendition(recorded: Recorded) -> Iterable[Change]:
@@ -81,7 +104,16 @@ def _ended(recorded: Recorded) -> Iterable[Change]:
 
 def _published(recorded: Recorded) -> Iterable[Change]:
     event: RecordingPublished = recorded.event
-    yield Patch(BROADCASTS, (event.broadcast_id,), {"vod_url": event.vod_url, "duration_s": event.duration_s})
+    yield Patch(
+        BROADCASTS,
+        (event.broadcast_id,),
+        {"vod_url": event.vod_url, "duration_s": event.duration_s, "unpublished": False},
+    )
+
+
+def _unpublished(recorded: Recorded) -> Iterable[Change]:
+    event: RecordingUnpublished = recorded.event
+    yield Patch(BROADCASTS, (event.broadcast_id,), {"unpublished": True})
 
 
 def _deleted(recorded: Recorded) -> Iterable[Change]:
@@ -91,21 +123,29 @@ def _deleted(recorded: Recorded) -> Iterable[Change]:
 
 def _clipped(recorded: Recorded) -> Iterable[Change]:
     event: ClipCreated = recorded.event
-    values = event.model_dump(include=set(CLIPS.columns)) | {"created_at": recorded.at}
+    values = event.model_dump(include=set(CLIPS.columns)) | {"created_at": recorded.at, "deleted": False}
     yield Put(CLIPS, (event.clip_id,), values)
+
+
+def _clip_deleted(recorded: Recorded) -> Iterable[Change]:
+    event: ClipDeleted = recorded.event
+    yield Patch(CLIPS, (event.clip_id,), {"deleted": True})
 
 
 PROJECTION: Final = Projection(
     "broadcasts",
-    version=1,
-    tables=(BROADCASTS, RENDITIONS, CLIPS),
+    version=2,
+    tables=(BROADCASTS, DESCRIPTIONS, RENDITIONS, CLIPS),
     handlers={
         BroadcastStarted: _started,
         RenditionAdded: _rendition,
         BroadcastDescribed: _described,
         BroadcastEnded: _ended,
+        ChannelDescribed: _channel_described,
         RecordingPublished: _published,
+        RecordingUnpublished: _unpublished,
         RecordingDeleted: _deleted,
         ClipCreated: _clipped,
+        ClipDeleted: _clip_deleted,
     },
 )

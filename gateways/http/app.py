@@ -19,7 +19,7 @@ from eventstore.writer import FAULTS_OF_CONNECTION
 from gateways.auth import TooBusy
 from gateways.chat import asyncapi
 from gateways.errors import Problem
-from gateways.http import accounts, channels, chat, money, stream_health, webhooks
+from gateways.http import accounts, channels, chat, clips, money, stream_health, webhooks
 from gateways.http.base import Api
 from gateways.web import pages
 
@@ -47,7 +47,7 @@ def build(api: Api, *, alive: Health, ready: Health) -> FastAPI:
         redoc_url=None,
     )
     app.state.api = api
-    for subject in (accounts, channels, stream_health, chat, money, webhooks):
+    for subject in (accounts, channels, clips, stream_health, chat, money, webhooks):
         app.include_router(subject.routes)
 
     @app.get("/healthz", include_in_schema=False)

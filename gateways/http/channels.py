@@ -2,11 +2,12 @@
 
 from hashlib import sha256
 from typing import Annotated, Any
+from uuid import uuid5
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field, StringConstraints
 
-from commands.broadcasts import DeleteRecording, DescribeBroadcast
+from commands.broadcasts import DeleteRecording, DescribeBroadcast, PublishRecording
 from commands.channels import (
     DescribeChannel,
     FollowChannel,
@@ -57,6 +58,8 @@ class ChannelPatch(Body):
 class BroadcastPatch(Body):
     title: Title | None = None
     category: Category | None = None
+    published: bool | None = None
+    """Whether its recording is shown."""
 
 
 @routes.post("/channels", status_code=201)
@@ -182,14 +185,20 @@ async def describe_broadcast(
     actor: Somebody,
     command_id: CommandId,
 ) -> None:
-    """What the history calls it, live or ended."""
-    command = DescribeBroadcast(broadcast_id.replace("\x00", "?")[:64], body.title, body.category)
-    await perform(state, response, Call(command_id, actor), command)
+    """What the history calls it, live or ended; and whether its recording is shown."""
+    broadcast_id = broadcast_id.replace("\x00", "?")[:64]
+    if body.title is not None or body.category is not None or body.published is None:
+        await perform(
+            state, response, Call(command_id, actor), DescribeBroadcast(broadcast_id, body.title, body.category)
+        )
+    if body.published is not None:
+        call = Call(uuid5(command_id, "published"), actor)
+        await perform(state, response, call, PublishRecording(broadcast_id, body.published))
 
 
 @routes.delete("/broadcasts/{broadcast_id}", status_code=204)
 async def delete_broadcast(
     broadcast_id: str, response: Response, state: ApiState, actor: Somebody, command_id: CommandId
 ) -> None:
-    """The recording is unpublished; the broadcast stays in the history."""
+    """The recording is destroyed; the broadcast stays in the history, and its clips stay."""
     await perform(state, response, Call(command_id, actor), DeleteRecording(broadcast_id.replace("\x00", "?")[:64]))
