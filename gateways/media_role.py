@@ -38,6 +38,7 @@ from media.recovery import recover
 from media.rtmp.server import RtmpServer
 from media.slate import Slates
 from media.spool import Spool
+from media.storyboard import Storyboards
 from media.vod import Vod
 
 log = structlog.get_logger()
@@ -59,6 +60,7 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
         vod = Vod(archive)
         origin = Origin(registry, watching=plane.watching, past=vod.object)
         binary = ffmpeg.binary(settings.ffmpeg)
+        storyboards = Storyboards(archive, vod, binary)
         encoder = await asyncio.to_thread(encoders.choose, binary, settings.encoder)
         log.info("encoder.chosen", encoder=encoder.name)
         async with _spool(settings, plane) as spool:
@@ -76,6 +78,7 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
                 room=Room(settings.transcode_mpx_s or MPX_S_PER_CORE * (os.cpu_count() or 1)),
                 ladder=read_ladder(Path(settings.ladder)) if settings.ladder else LADDER,
                 encoder=encoder,
+                recorded=storyboards.make_of,
             )
             broadcasts = Broadcasts(node, most=settings.broadcasts_max, resume_s=settings.resume_s)
             readiness.show("/broadcasts", lambda: [it.model_dump() for it in broadcasts.health()])
@@ -110,7 +113,7 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
                 Hidden(archive, vod, models.unpublished_broadcasts).run(),
             )
             beside = [asyncio.create_task(part) for part in parts]
-            app = Starlette(routes=[*origin.routes(), *vod.routes(), *clips.routes()])
+            app = Starlette(routes=[*origin.routes(), *storyboards.routes(), *vod.routes(), *clips.routes()])
             try:
                 await serve(app, settings.host, settings.media_port, readiness, stopping=origin.close)
             finally:

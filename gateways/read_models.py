@@ -128,11 +128,11 @@ class ReadModels:
             broadcast_id,
             limit,
         )
-        return [dict(row) for row in rows]
+        return [_broadcast(row) for row in rows]
 
     async def broadcast(self, broadcast_id: str) -> Row | None:
         row = await self._pool.fetchrow(f"{_BROADCAST} WHERE b.broadcast_id = $1", broadcast_id)
-        return None if row is None else dict(row)
+        return None if row is None else _broadcast(row)
 
     async def chapters(self, broadcast_id: str) -> list[Row]:
         """`start_s`, `title`, `category` of each, by where it begins in the recording; what was said while nothing was on air begins with
@@ -333,6 +333,14 @@ def _channel(row: Mapping[str, Any]) -> Row:
         "chat_mode": orjson.loads(row["chat_mode"]),
         "is_live": row["broadcast_id"] is not None,
         "playback_url": f"/live/{row['name']}/index.m3u8" if row["broadcast_id"] else None,
+    }
+
+
+def _broadcast(row: Mapping[str, Any]) -> Row:
+    folder = f"/vod/{row['id']}/storyboard/" if row["vod_url"] else None
+    return dict(row) | {
+        "poster_url": folder and f"{folder}poster.jpg",
+        "storyboard_url": folder and f"{folder}index.vtt",
     }
 
 

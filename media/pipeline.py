@@ -94,6 +94,8 @@ class Node:
     room: Room = field(default_factory=lambda: Room(math.inf))
     ladder: tuple[Rung, ...] = LADDER
     encoder: Encoder = LIBX264
+    recorded: Callable[[str], Awaitable[None]] | None = None
+    """Told of a broadcast whose recording is closed: its pictures can be made."""
 
 
 class Broadcasts:
@@ -106,6 +108,7 @@ class Broadcasts:
         self._resume_s = resume_s
         self._by_channel: dict[str, _Broadcast] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self._afterwards: set[asyncio.Future[None]] = set()
 
     async def open(self, grant: Grant, *, encoder: str, peer: str) -> TagSink:
         """Begin, or resume, the channel's broadcast. Raises `AlreadyPublishing` or `NoRoom`."""
@@ -145,7 +148,15 @@ class Broadcasts:
         task = asyncio.create_task(broadcast.end(reason))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
+        if (recorded := self._node.recorded) is not None:
+            task.add_done_callback(lambda _: self._after(recorded(broadcast.id)))
         return task
+
+    def _after(self, work: Awaitable[None]) -> None:
+        """Beside everything else, and left undone when the node stops."""
+        task = asyncio.ensure_future(work)
+        self._afterwards.add(task)
+        task.add_done_callback(self._afterwards.discard)
 
     async def close(self) -> None:
         """End what is on, and see the recordings closed."""
@@ -154,6 +165,9 @@ class Broadcasts:
             self._end(broadcast, "disconnected")
         if self._ending:
             await asyncio.wait(set(self._ending), timeout=STOP_S_MAX)
+        for work in self._afterwards:
+            work.cancel()
+        await asyncio.gather(*self._afterwards, return_exceptions=True)
 
 
 class _Publisher:

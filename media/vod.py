@@ -36,7 +36,7 @@ STREAM_BYTES: Final = 256 << 10
 _PLAYLIST: Final = "application/vnd.apple.mpegurl"
 _KINDS: Final = {"m4s": "video/iso.segment", "jpg": "image/jpeg", "vtt": "text/vtt"}
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(mp4|m4s)")
+_FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(mp4|m4s|jpg|vtt)")
 
 
 # -- the playlists' text --------------------------------------------------------------------------------------------

@@ -216,8 +216,8 @@ async def test_no_request_makes_the_api_stumble(stand: Stand, data: st.DataObjec
     document = stand.app.openapi()
     path = data.draw(st.sampled_from(sorted(document["paths"])))
     method = data.draw(st.sampled_from(sorted(document["paths"][path])))
-    if (method, path) == ("delete", "/api/v1/accounts/me"):
-        return
+    if (method, path) == ("delete", "/api/v1/accounts/me") or path.endswith("/feed"):
+        return  # the one would end the fuzzer, the other never ends
     operation = document["paths"][path][method]
     ann = await fuzzer(stand)
     query, url = {}, path

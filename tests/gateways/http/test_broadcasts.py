@@ -171,16 +171,18 @@ async def test_a_recordings_chat_is_replayed_by_offset(stand: Stand, aired: Aire
         )
         assert isinstance(outcome, Appended)
         posted.append(outcome.at)
-    segment = recording.SegmentsRecorded(
-        broadcast_id=broadcast_id,
-        channel_id=aired.channel_id,
-        number=1,
-        program_date_time=posted[0] - timedelta(seconds=1),
-        offset_s=10.0,
-        duration_s=60.0,
-        objects=(),
-    )
-    await aired.say(recording.stream(broadcast_id), segment)
+    # Ten seconds on air, a minute away, and on again: the recording has no minute.
+    for number, (before_s, offset_s, duration_s) in enumerate(((71.0, 0.0, 10.0), (1.0, 70.0, 60.0))):
+        segment = recording.SegmentsRecorded(
+            broadcast_id=broadcast_id,
+            channel_id=aired.channel_id,
+            number=number,
+            program_date_time=posted[0] - timedelta(seconds=before_s),
+            offset_s=offset_s,
+            duration_s=duration_s,
+            objects=(),
+        )
+        await aired.say(recording.stream(broadcast_id), segment)
     path = f"/broadcasts/{broadcast_id}/chat"
     whole = (await ann.get(path))["items"]
     assert [item["text"] for item in whole] == ["m0", "m1", "m2"]
