@@ -78,10 +78,30 @@ $('#key-reveal').addEventListener('click', () => {
 
 async function past() {
   const { items } = await get(`${path()}/broadcasts`);
-  $('#past-list').replaceChildren(...recordings(items, name));
-  show($('#past'), items.some((item) => item.vod_url));
+  const tiles = recordings(items, name, acts);
+  $('#past-list').replaceChildren(...tiles);
+  show($('#past'), tiles.length > 0);
   const last = items.find((item) => item.ended_at);
   $('#state-last').textContent = last ? moment(last.started_at) : 'never';
+}
+
+function acts(item) {
+  const act = (label, work) => el('button', {
+    class: 'button quiet',
+    type: 'button',
+    onclick: async (event) => {
+      event.target.disabled = true;
+      say($('#past-problem'), null);
+      await work().catch((problem) => say($('#past-problem'), problem.message));
+      await past();
+    },
+  }, label);
+  const at = `/api/v1/broadcasts/${item.id}`;
+  const asked = () => confirm(`Delete the recording “${item.title || 'Untitled broadcast'}” for good? Its clips stay.`);
+  return el('div', { class: 'acts' },
+    act(item.published ? 'Hide' : 'Show', () => api('PATCH', at, { body: { published: !item.published } })),
+    act('Delete', async () => { if (asked()) await api('DELETE', at); }),
+    !item.published && el('span', { class: 'hidden-mark' }, 'Hidden'));
 }
 
 async function begin(found) {

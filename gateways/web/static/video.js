@@ -2,11 +2,11 @@
 
 import { get } from './api.js';
 import { wireControls } from './controls.js';
-import { $, say, show } from './dom.js';
+import { $, el, say, show } from './dom.js';
 import { moment, plural } from './format.js';
 import { Player } from './player.js';
 import { Replay } from './replay.js';
-import './session.js';
+import { here, session } from './session.js';
 
 const main = $('#main');
 const { id, kind } = main.dataset;
@@ -39,7 +39,37 @@ async function about() {
   say($('#category'), found.category);
   const when = found.started_at ?? found.created_at;
   $('#when').textContent = [when && moment(when), found.total_views !== undefined && plural(found.total_views, 'view')].filter(Boolean).join(' · ');
+  if (kind === 'video') recording(found);
+  else clip(found);
   return found;
+}
+
+function recording(found) {
+  if (found.poster_url) video.poster = found.poster_url;
+  if (found.storyboard_url) video.append(el('track', { kind: 'metadata', label: 'thumbnails', default: true, src: found.storyboard_url }));
+  video.append(el('track', { kind: 'chapters', default: true, src: `/api/v1/broadcasts/${id}/chapters.vtt` }));
+  show($('#clip'), Boolean(found.vod_url));
+  $('#clip').addEventListener('click', async () => {
+    if (!(await session)) { location.assign(`/login?next=${here()}`); return; }
+    video.pause();
+    const { openClip } = await import('./clip.js');
+    openClip({ broadcastId: id, source: found.vod_url, title: found.title, endsAt: Math.min(video.currentTime + 15, video.duration) });
+  });
+}
+
+// Its playlist begins where the clip does; where it ends is ours to heed: a segment may go on.
+function clip(found) {
+  $('#download').href = found.download_url;
+  show($('#download'));
+  $('#whole').href = `/videos/${found.broadcast_id}?t=${Math.floor(found.start_s)}`;
+  show($('#whole'));
+  let from = null;
+  video.addEventListener('playing', () => { from ??= video.currentTime; }, { once: true });
+  video.addEventListener('timeupdate', () => {
+    if (from === null) return;
+    if (video.currentTime < from - 0.05) video.currentTime = from;
+    if (video.currentTime >= from + found.duration_s && !video.paused) { video.pause(); video.currentTime = from; }
+  });
 }
 
 const fallback = kind === 'clip' ? `/clips/${id}/index.m3u8` : `/vod/${id}/index.m3u8`;

@@ -3,6 +3,7 @@
 import { api, get, post } from './api.js';
 import { startChat } from './chat.js';
 import { randomName } from './chat_socket.js';
+import { openClip } from './clip.js';
 import { wireControls } from './controls.js';
 import { $, el, onSubmit, poll, say, show } from './dom.js';
 import { hue, money, plural, since } from './format.js';
@@ -57,6 +58,7 @@ async function look() {
   }
   if (typeof channel.following === 'boolean') drawFollow(channel.following);
   if (channel.subscription) subscribed();
+  show($('#clip'), onAir());
   draw();
   if (onAir() && ['idle', 'ended'].includes(player.state)) {
     player.start(channel.playback_url ?? `/live/${name}/index.m3u8`);
@@ -133,6 +135,12 @@ $('#follow').addEventListener('click', async () => {
     if (problem.status === 401) logInFirst();
     else say($('#act-problem'), problem.message);
   }
+});
+
+// What was just on, up to a minute of it; the dialog looks at the rewindable playlist, the page plays on.
+$('#clip').addEventListener('click', async () => {
+  if (!(await session)) { logInFirst(); return; }
+  openClip({ broadcastId: channel.broadcast_id, source: `/live/${name}/dvr.m3u8`, byDate: true, title: channel.title });
 });
 
 const tiers = $('#tiers');

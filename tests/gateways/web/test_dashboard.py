@@ -1,5 +1,6 @@
 """The broadcaster's, the moderators' and finance's pages in a real browser."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -104,6 +105,44 @@ async def test_a_newcomer_opens_a_channel_and_gets_a_key_and_an_address_for_obs(
     await page.locator("#key-reveal").click()
     await expect(key).to_have_attribute("type", "text")
     assert world.asked_for("POST", "/api/v1/channels") == [{"name": "ada", "title": "Compilers", "category": ""}]
+
+
+async def test_a_recording_is_hidden_shown_and_deleted(page: Page, world: World, log_in: LogIn) -> None:
+    await log_in()
+    shown = {
+        "id": "b-1",
+        "title": "Night sky",
+        "started_at": NOW.isoformat(),
+        "ended_at": NOW.isoformat(),
+        "duration_s": 60.0,
+    }
+    shown |= {"published": True, "vod_url": "/vod/b-1/index.m3u8", "total_views": 1}
+    listed = [shown]
+
+    def patch(_: object) -> tuple[int, None]:
+        listed[0] = shown | {"published": False, "vod_url": None}
+        return 204, None
+
+    def delete(_: object) -> tuple[int, None]:
+        listed.clear()
+        return 204, None
+
+    world.answers |= {
+        "GET /api/v1/accounts/me": {"username": "ada", "account_id": "a-1", "roles": [], "channels": [{"name": "ada"}]},
+        "GET /api/v1/channels/ada": ADA,
+        "GET /api/v1/channels/ada/broadcasts": lambda _: {"items": listed, "next": None},
+        "PATCH /api/v1/broadcasts/b-1": patch,
+        "DELETE /api/v1/broadcasts/b-1": delete,
+    }
+    await page.goto("/dashboard")
+    await page.get_by_role("button", name="Hide").click()
+    await expect(page.get_by_text("Hidden", exact=True)).to_be_visible()
+    assert world.asked_for("PATCH", "/api/v1/broadcasts/b-1") == [{"published": False}]
+    await expect(page.get_by_role("button", name="Show")).to_be_visible()
+    page.on("dialog", lambda dialog: asyncio.ensure_future(dialog.accept()))
+    await page.get_by_role("button", name="Delete").click()
+    await expect(page.locator("#past")).to_be_hidden()
+    assert len(world.asked_for("DELETE", "/api/v1/broadcasts/b-1")) == 1
 
 
 async def test_a_name_that_is_taken_is_told(page: Page, world: World, log_in: LogIn, complaints: Complaints) -> None:

@@ -1,16 +1,21 @@
 """A recording with its chat in a real browser: it plays, and the chat keeps in step with the playhead wherever it goes."""
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Page, expect
 from starlette.requests import Request
+from starlette.responses import Response
 
 from tests.gateways.web.conftest import Complaints, until
 from tests.gateways.web.media import recording
 from tests.gateways.web.stand import NOW, World, item
 
+LogIn = Callable[..., Awaitable[None]]
 CHAT = [item(n, "ken", f"at {at:g}", offset=at) for n, at in enumerate((0.2, 1.0, 30.0, 59.5, 61.0, 100.0, 140.0), 1)]
+
+VTT = "WEBVTT\n\n00:00:00.000 --> 00:01:00.000\nStars\n\n00:01:00.000 --> 00:02:30.000\nMoon\n"
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +43,7 @@ def broadcast(world: World, recorded: Path) -> None:
             "vod_url": "/vod/b-1/index.m3u8",
         },
         "GET /api/v1/broadcasts/b-1/chat": chat,
+        "GET /api/v1/broadcasts/b-1/chapters.vtt": Response(VTT, media_type="text/vtt"),
     }
 
 
@@ -109,3 +115,37 @@ async def test_a_clip_plays_alone(page: Page, world: World, recorded: Path) -> N
     await page.goto("/clips/c-1")
     await expect(page.get_by_role("heading", name="The moment")).to_be_visible()
     await until(page, "document.querySelector('video').currentTime > 0.3")
+
+
+async def test_a_clip_is_taken_to_the_frame_and_played(page: Page, world: World, log_in: LogIn) -> None:
+    await log_in()
+    world.answers |= {
+        "POST /api/v1/broadcasts/b-1/clips": (201, {"id": "k1"}),
+        "GET /api/v1/clips/k1": {
+            "id": "k1", "broadcast_id": "b-1", "channel": "orbit", "title": "A shooting star", "created_at": NOW.isoformat(),
+            "start_s": 1.0, "duration_s": 1.5, "playback_url": "/vod/b-1/index.m3u8", "download_url": "/clips/k1/clip.mp4",
+        },
+    }  # fmt: skip
+    await page.goto("/videos/b-1?t=50")
+    await until(page, "document.querySelector('#video').currentTime > 50")
+    assert await page.locator("#video track").count() == 1, "its chapters"
+    await page.get_by_role("button", name="Clip").click()
+    await expect(page.locator("#clip-length")).to_have_text("30.00 s")
+    ends = float(await page.locator("#clip-out").input_value())
+    assert 64 < ends < 70
+    await page.get_by_role("button", name="Ends a frame later").click()
+    await page.get_by_role("button", name="Begins a frame earlier").click()
+    await expect(page.locator("#clip-length")).to_have_text("30.07 s")
+    await page.locator("#clip-in").evaluate("(it) => { it.value = 40; it.dispatchEvent(new Event('input')); }")
+    await until(page, "Math.abs(document.querySelector('#clip-video').currentTime - 40) < 0.1")
+    await page.get_by_label("Title").fill("A shooting star")
+    await page.get_by_role("button", name="Take the clip").click()
+    await page.wait_for_url("**/clips/k1")
+    (asked,) = world.asked_for("POST", "/api/v1/broadcasts/b-1/clips")
+    assert asked == {"start_s": pytest.approx(40), "end_s": pytest.approx(ends + 1 / 30), "title": "A shooting star"}
+    await expect(page.get_by_role("heading", name="A shooting star")).to_be_visible()
+    await expect(page.get_by_role("link", name="Download")).to_have_attribute("href", "/clips/k1/clip.mp4")
+    await expect(page.get_by_role("link", name="Whole broadcast")).to_have_attribute("href", "/videos/b-1?t=1")
+    # It stops where it ends and stands at its beginning again.
+    await until(page, "document.querySelector('#video').currentTime > 0.5")
+    await until(page, "document.querySelector('#video').paused && document.querySelector('#video').currentTime < 0.5")
