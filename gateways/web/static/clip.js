@@ -27,11 +27,13 @@ function dateAt(seconds) {
   return found?.programDateTime ? new Date(found.programDateTime + (seconds - found.start) * 1000).toISOString() : null;
 }
 
+const exact = (seconds) => `${clock(Math.max(0, seconds))}.${String(Math.floor(Math.max(0, seconds) * 100) % 100).padStart(2, '0')}`;
+
 function told() {
   const [from, to] = [Number(begins.value), Number(ends.value)];
   const length = to - from;
-  $('#clip-in-at').textContent = clock(Math.max(0, from));
-  $('#clip-out-at').textContent = clock(Math.max(0, to));
+  $('#clip-in-at').textContent = exact(from);
+  $('#clip-out-at').textContent = exact(to);
   const fits = length >= SHORTEST_S && length <= LONGEST_S + FRAME_S / 2;
   $('#clip-length').textContent = `${length.toFixed(2)} s${fits ? '' : `: a clip lasts ${SHORTEST_S} to ${LONGEST_S} s`}`;
   $('[type="submit"]', dialog).disabled = !fits;
