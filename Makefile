@@ -10,7 +10,7 @@ BROWSER := chromium "the browser of the end-to-end tests" fonts-dejavu-core "a f
 EDGE := varnish "the edge cache"
 
 .DEFAULT_GOAL := help
-.PHONY: help up demo test test-full lint bench lock vendor
+.PHONY: help up demo test test-full lint bench fuzz lock vendor
 
 help:
 	@echo 'make up              serve everything on this machine'
@@ -18,6 +18,7 @@ help:
 	@echo 'make test            lint, types, import arrows, all tests'
 	@echo 'make test-full       the long forms too'
 	@echo 'make bench NAME=...  one of:' $(filter-out __init__ clock common stack,$(basename $(notdir $(wildcard bench/*.py))))
+	@echo 'make fuzz            ten minutes of fuzzing what strangers send'
 	@echo 'make lock            pin the dependencies anew'
 	@echo "make vendor          fetch the pages' third-party JavaScript anew"
 
@@ -52,10 +53,19 @@ bench: $(VENV)/.dev
 	@$(if $(filter glass_to_glass,$(NAME)),$(PACKAGES) $(BROWSER) nginx "the peer of glass_to_glass" libnginx-mod-rtmp "its RTMP module")
 	@$(BIN)/python -m bench.$(NAME) $(ARGS)
 
+# Apart from the other tools: it has wheels for some Pythons only.
+$(VENV)/.fuzz: $(VENV)/.dev requirements-fuzz.lock
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes --no-deps -r requirements-fuzz.lock
+	@touch $@
+
+fuzz: $(VENV)/.fuzz
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
 COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet
 lock: $(VENV)/.dev
 	$(COMPILE) --output-file requirements.lock
 	$(COMPILE) --extra dev --output-file requirements-dev.lock
+	echo 'atheris==3.0.0' | $(subst pyproject.toml,-,$(COMPILE)) --output-file requirements-fuzz.lock
 
 vendor: $(VENV)/.dev
 	$(BIN)/python scripts/vendor.py

@@ -9,6 +9,8 @@ suitable() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/n
 
 find_python() {
     for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python}; do
+        # An activated environment names the very one that is about to be made anew.
+        case $(command -v "$candidate" || true) in "$PWD/$venv"/*) continue ;; esac
         if suitable "$candidate"; then command -v "$candidate"; return; fi
     done
     echo "Tallylight needs Python 3.11 or newer; found: $(python3 --version 2>&1 || echo none)." >&2
