@@ -17,7 +17,7 @@ help:
 	@echo 'make demo            serve everything, with a test broadcast on air'
 	@echo 'make test            lint, types, import arrows, all tests'
 	@echo 'make test-full       the long forms too'
-	@echo 'make bench NAME=...  one of:' $(filter-out __init__ clock common stack,$(basename $(notdir $(wildcard bench/*.py))))
+	@echo 'make bench NAME=...  one of:' $(filter-out __init__ clock common nginx stack,$(basename $(notdir $(wildcard bench/*.py))))
 	@echo 'make fuzz            ten minutes of fuzzing what strangers send'
 	@echo 'make lock            pin the dependencies anew'
 	@echo "make vendor          fetch the pages' third-party JavaScript anew"
@@ -50,7 +50,10 @@ test-full: lint
 
 bench: $(VENV)/.dev
 	@test -n "$(NAME)" || { echo 'Which one? make bench NAME=append' >&2; exit 2; }
-	@$(if $(filter glass_to_glass,$(NAME)),$(PACKAGES) $(BROWSER) nginx "the peer of glass_to_glass" libnginx-mod-rtmp "its RTMP module")
+	@$(if $(filter glass_to_glass,$(NAME)),$(PACKAGES) $(BROWSER))
+	@$(if $(filter glass_to_glass media_overhead,$(NAME)),$(PACKAGES) nginx "a peer of $(NAME)" libnginx-mod-rtmp "its RTMP module")
+	@$(if $(filter origin,$(NAME)),$(PACKAGES) nginx "the peer of origin" wrk "the client of origin")
+	@$(if $(filter edge,$(NAME)),$(PACKAGES) nginx "the peer of edge" $(EDGE))
 	@$(BIN)/python -m bench.$(NAME) $(ARGS)
 
 # Apart from the other tools: it has wheels for some Pythons only.
