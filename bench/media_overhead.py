@@ -1,8 +1,8 @@
 """What the media plane costs besides FFmpeg: all CPU of our processes, over FFmpeg's alone for the same ladder; and broadcasts a core.
 
 First one broadcast of 6 Mb/s with its ladder, in the whole product: CPU time of every process of ours but FFmpeg, less what the product
-uses at rest, over the CPU time of its FFmpeg. Then broadcasts without a ladder, more and more of them, on a media plane alone: CPU a broadcast,
-against nginx-rtmp making HLS of the same streams. Encoders only copy a file; their own CPU is in neither figure.
+uses at rest, over the CPU time of its FFmpeg. Then several broadcasts without a ladder: CPU of the media role for each, against nginx-rtmp
+making HLS of the same streams. Encoders only copy a file; their own CPU is in neither figure.
 """
 
 import argparse

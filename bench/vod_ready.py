@@ -1,8 +1,8 @@
 """From the last byte published to a recording that a player plays to its end: for 10 s through the whole product, for 3 h of made segments.
 
 The 10 s are published by FFmpeg at real time; the clock starts when it exits and stops when the recording's playlist has its end, which
-FFmpeg then plays through. The three hours are segments of a real encoding, handed to the recorder of the media plane as the packager hands them.
-The peer does what servers that record to a file do: it remuxes the file to HLS when the broadcast is over (FFmpeg, stream copy).
+FFmpeg then plays through. The three hours are segments of a real encoding, handed to the recorder as the packager hands them. The peer
+does what servers that record to a file do: it remuxes the file to HLS when the broadcast is over (FFmpeg, stream copy).
 """
 
 import argparse

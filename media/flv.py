@@ -24,6 +24,9 @@ VIDEO_WAIT_MS_MAX: Final = 3_000
 """Sound alone for so long is a broadcast without a picture."""
 HELD_TAGS_MAX: Final = 2_000
 HELD_BYTES_MAX: Final = 16 << 20
+JUMP_MS_MAX: Final = 10_000
+BACK_MS_MAX: Final = 3_000
+"""An encoder's clock that steps so far ahead or back is another clock: the broadcast goes on from its own, at the next key frame."""
 AAC_FRAME: Final = 1024
 BANDWIDTH_UNKNOWN: Final = 2_500_000
 _TICKS_PER_MS: Final = 90
@@ -83,6 +86,8 @@ class Demuxer:
         self._held: deque[Tag] = deque()
         self._held_bytes = 0
         self._changed = False
+        self._newest_ms = 0
+        self._strange_ms: int | None = None  # of one tag out of time, which may be alone
         self._video: VideoTrack | None = None
         self._audio: AudioTrack | None = None
 
@@ -108,9 +113,10 @@ class Demuxer:
             case _Config():
                 self._configure(tag, found)
             case _Data() if self._zero_ms is None:
-                self._hold(tag, found)
-                if self._may_begin(tag):
-                    yield from self._begin()
+                yield from self._wait(tag, found)
+            case _Data() if self._is_strange(tag):
+                if not self._has_begun():  # a second one: time has jumped
+                    yield from self._wait(tag, found)
             case _Data():
                 if self._changed:
                     self._changed = False
@@ -118,6 +124,29 @@ class Demuxer:
                 frame = self._frame(tag, found)
                 if frame is not None:
                     yield frame
+
+    def _wait(self, tag: Tag, found: "_Data") -> Iterator[Began | Frame]:
+        self._hold(tag, found)
+        if self._may_begin(tag):
+            yield from self._begin()
+
+    def _has_begun(self) -> bool:
+        return self._zero_ms is not None
+
+    def _is_strange(self, tag: Tag) -> bool:
+        """Whether a tag is out of time. One alone is dropped; with the second the encoder's time is another, and all begins anew."""
+        before = self._strange_ms
+        if -BACK_MS_MAX <= tag.timestamp_ms - self._newest_ms <= JUMP_MS_MAX:
+            self._strange_ms = None
+            self._newest_ms = max(self._newest_ms, tag.timestamp_ms)
+            return False
+        _dropped.labels("out_of_time").inc()
+        self._strange_ms = tag.timestamp_ms
+        if before is not None and abs(tag.timestamp_ms - before) <= BACK_MS_MAX:
+            self._zero_ms = self._strange_ms = None
+            self._held.clear()
+            self._held_bytes = 0
+        return True
 
     def _script(self, tag: Tag) -> None:
         values = amf0.read(tag.data)
@@ -167,7 +196,7 @@ class Demuxer:
 
     def _begin(self) -> Iterator[Began | Frame]:
         first = next((held for held in self._held if held.type == TagType.VIDEO), self._held[0])
-        self._zero_ms = first.timestamp_ms
+        self._zero_ms = self._newest_ms = first.timestamp_ms
         self._offset_ms = self._starts_at()
         yield self._began()
         while self._held:

@@ -47,8 +47,9 @@ def nodes_vcl(nodes: Mapping[str, tuple[str, int]]) -> str:
     """Backends, and the four subroutines by which `cache.vcl` chooses between them."""
     names = list(nodes)
     probe = (
-        f'probe alive {{ .url = "{PROBE_PATH}"; .expected_response = 404; .interval = 1s; .timeout = 1s; '
-        ".window = 4; .threshold = 2; .initial = 2; }"
+        f'probe alive {{ .url = "{PROBE_PATH}"; .expected_response = 404; .interval = 1s; .timeout = 3s; '
+        # Slow is not gone: only a node that answers hardly any of ten is passed over.
+        ".window = 10; .threshold = 2; .initial = 2; }"
     )
     backends = [
         f'backend node_{index} {{ .host = "{host}"; .port = "{port}"; .probe = alive; .connect_timeout = {CONNECT_S_MAX}s; '
