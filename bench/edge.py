@@ -153,7 +153,7 @@ async def run(players: int, parts: int, pace: float) -> None:
                 async with staged(epoch="media-1-a1") as stage:
                     encoder = Encoder(stage.open())
                     encoder.until(2, 0)
-                    with edge(int(stage.url.rpartition(":")[2]), Path(name)) as port:
+                    with edge(int(stage.url.rpartition(":")[2]), Path(name) / f"{who}-{crowd}") as port:
                         seen = await play(stage, encoder, port, crowd, rounds, pace if crowd > 50 else 0.2)
                 told[who][str(crowd)] = seen.told()
                 say(f"{who}, {crowd} players: {seen.told()}")

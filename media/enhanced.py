@@ -72,4 +72,6 @@ def _first_track(body: bytes, at: int) -> Packet | None:
 
 
 def _fourcc(body: bytes, at: int) -> str:
+    if len(body) < at + 4:
+        raise IndexError("a tag that ends in its FourCC")
     return body[at : at + 4].decode("latin-1")
