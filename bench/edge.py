@@ -62,7 +62,7 @@ class Player:
 
     async def get(self, path: str) -> int:
         """Its status, once the whole answer is there."""
-        self._writer.write(f"GET {path} HTTP/1.1\r\nHost: edge\r\n\r\n".encode())
+        self._writer.write(f"GET {path} HTTP/1.1\r\nHost: edge\r\nAccept-Encoding: gzip\r\n\r\n".encode())
         head = await self._reader.readuntil(b"\r\n\r\n")
         lowered = head.lower()
         at = lowered.find(b"content-length:")

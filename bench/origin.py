@@ -8,7 +8,6 @@ import argparse
 import multiprocessing
 import os
 import re
-import socket
 import statistics
 import subprocess
 import tempfile
@@ -30,6 +29,7 @@ def serve(port: int, ready: Any) -> None:
     import uvicorn
     from starlette.applications import Starlette
 
+    from gateways.serving import bound
     from media.hls.live import LiveRegistry
     from media.origin import Origin
     from tests.media.stage import START, Encoder
@@ -40,7 +40,7 @@ def serve(port: int, ready: Any) -> None:
     encoder = Encoder(broadcast)
     encoder.until(8, 3)
     ready.put(encoder.path)
-    with socket.create_server(("127.0.0.1", port), backlog=512) as listening:
+    with bound("127.0.0.1", port) as listening:
         config = uvicorn.Config(
             Starlette(routes=Origin(registry).routes()), access_log=False, log_level="warning", lifespan="off",
             timeout_keep_alive=30, loop="asyncio", server_header=False,

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateways.health import Readiness
-from gateways.serving import serve
+from gateways.serving import bound, serve
 
 
 async def test_a_request_that_is_held_is_answered_when_the_role_stops() -> None:
@@ -35,3 +35,10 @@ async def test_a_request_that_is_held_is_answered_when_the_role_stops() -> None:
         await asyncio.gather(serving, return_exceptions=True)
     assert serving.cancelled()
     assert "stopping" in (await readiness.state()).values()
+
+
+def test_connections_send_at_once_and_do_not_wait_to_fill_a_packet() -> None:
+    with bound("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

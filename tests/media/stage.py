@@ -1,7 +1,6 @@
 """A live origin behind a real server, and a broadcast whose frames the test lets come one by one."""
 
 import asyncio
-import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateways.serving import bound
 from media.hls.live import LiveBroadcast, LiveRegistry, LiveRendition
 from media.origin import Origin
 from media.sample import Rendition, Sample, SampleSink
@@ -109,7 +109,7 @@ def _endless() -> Iterator[Sample]:
 @asynccontextmanager
 async def served(app: ASGIApp) -> AsyncIterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=5))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with bound("127.0.0.1", 0) as listening:
         serving = asyncio.create_task(server.serve([listening]))
         try:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}"
