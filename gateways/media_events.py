@@ -4,6 +4,7 @@ Each fact becomes one event under the fact's own id as command id, so that a fac
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from itertools import groupby
@@ -41,6 +42,7 @@ log = structlog.get_logger()
 
 AUTHORISE_S_MAX: Final = 2.0
 KEY_CHARS_MAX: Final = 200
+GRANTED_MAX: Final = 1000
 PAGE: Final = 1000
 
 
@@ -49,16 +51,30 @@ class StoreEventPlane:
         """`seen(channel_id, viewer)` counts a viewer (`gateways.presence_sender`)."""
         self._store = store
         self._seen = seen
+        self._granted: OrderedDict[str, Grant] = OrderedDict()  # by the key's hash
+        self.is_on: Callable[[str], bool] = lambda _: False
+        """Whether a broadcast of this channel is on here, or may come back: then its key is remembered while the store is away."""
 
     async def authorise(self, stream_key: str, *, peer: str) -> Grant | Denied:
         if not 0 < len(stream_key) <= KEY_CHARS_MAX:
             return Denied(reason="unknown")
+        key_hash = sha256(stream_key.encode()).hexdigest()
         try:
             async with asyncio.timeout(AUTHORISE_S_MAX):
-                return await self._grant(sha256(stream_key.encode()).hexdigest())
+                answer = await self._grant(key_hash)
         except (StoreUnavailable, TimeoutError) as fault:
+            known = self._granted.get(key_hash)
+            if known is not None and self.is_on(known.channel_id):
+                log.warning("authorise.remembered", peer=peer, channel=known.channel, why=repr(fault))
+                return known
             log.warning("authorise.unavailable", peer=peer, why=repr(fault))
             return Denied(reason="unavailable")
+        self._granted.pop(key_hash, None)
+        if isinstance(answer, Grant):
+            self._granted[key_hash] = answer
+            while len(self._granted) > GRANTED_MAX:
+                self._granted.popitem(last=False)
+        return answer
 
     async def _grant(self, key_hash: str) -> Grant | Denied:
         row = await self._store.index_row("stream_keys", {"key_hash": key_hash})

@@ -81,6 +81,7 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
                 recorded=storyboards.make_of,
             )
             broadcasts = Broadcasts(node, most=settings.broadcasts_max, resume_s=settings.resume_s)
+            plane.is_on = broadcasts.is_on
             readiness.show("/broadcasts", lambda: [it.model_dump() for it in broadcasts.health()])
             REGISTRY.register(StreamMetrics(broadcasts.health))
             await recover(archive, spool.put, is_live=broadcasts.is_live, now=bootstrap.clock())

@@ -125,6 +125,10 @@ class Broadcasts:
     def is_live(self, broadcast_id: str) -> bool:
         return any(broadcast.id == broadcast_id for broadcast in self._by_channel.values())
 
+    def is_on(self, channel_id: str) -> bool:
+        """Live, or interrupted and not given up."""
+        return channel_id in self._by_channel
+
     def health(self) -> list[StreamHealth]:
         """Of every broadcast that has begun."""
         return [broadcast.health() for broadcast in self._by_channel.values() if broadcast.began]

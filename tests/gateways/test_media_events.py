@@ -9,6 +9,7 @@ import pytest
 from domain.broadcast import BroadcastEnded, BroadcastStarted
 from domain.channel import ChannelDescribed, ChannelOpened, StreamKeyRotated
 from domain.recording import SegmentsRecorded
+from eventstore.errors import StoreUnavailable
 from eventstore.memory import MemoryStore
 from eventstore.port import Append, IndexWrite, StreamWrite
 from gateways.media_events import KEY_CHARS_MAX, StoreEventPlane, event_of
@@ -51,6 +52,33 @@ async def test_a_key_opens_its_channel_as_its_page_says_now(store: MemoryStore) 
 @pytest.mark.parametrize("key", ["", "live_other", "x" * (KEY_CHARS_MAX + 1), "\x00", "live_secret "])
 async def test_any_other_key_is_unknown(store: MemoryStore, key: str) -> None:
     assert await (await opened(store)).authorise(key, peer="") == Denied(reason="unknown")
+
+
+async def test_an_encoder_that_was_on_comes_back_while_the_store_is_away_and_no_other_does(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane = await opened(store)
+    granted = await plane.authorise(KEY, peer="")
+
+    async def away(*_: object) -> None:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "index_row", away)
+        assert await plane.authorise(KEY, peer="") == Denied(reason="unavailable"), "nothing of it is on here"
+        plane.is_on = lambda channel_id: channel_id == "c1"
+        assert await plane.authorise(KEY, peer="") == granted
+        assert await plane.authorise("live_other", peer="") == Denied(reason="unavailable")
+    # A key that the store refused once is remembered no more.
+    with monkeypatch.context() as patched:
+
+        async def gone(*_: object) -> None:
+            return None
+
+        patched.setattr(store, "index_row", gone)
+        assert await plane.authorise(KEY, peer="") == Denied(reason="unknown")
+        patched.setattr(store, "index_row", away)
+        assert await plane.authorise(KEY, peer="") == Denied(reason="unavailable")
 
 
 async def test_facts_told_twice_are_recorded_once_and_in_order(store: MemoryStore) -> None:
