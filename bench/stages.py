@@ -63,7 +63,7 @@ async def look(client: httpx.AsyncClient, playlist: str, seconds: float) -> Ages
     ages = Ages()
     base = playlist.rpartition("/")[0]
     first = m3u8.loads((await client.get(playlist)).text)
-    init = (await client.get(f"{base}/{first.segments[-1].init_section.uri}")).content
+    init = (await client.get(f"{base}/{first.segment_map[-1].uri}")).content
     number = int(first.preload_hint.uri.removeprefix("part-").removesuffix(".m4s"))
     parts: list[tuple[float, bytes]] = []
     until = time.monotonic() + seconds
