@@ -18,6 +18,7 @@ RUN pip install --no-deps --no-build-isolation --config-settings editable_mode=c
     && python -m compileall -q domain commands eventstore projections media gateways
 
 FROM docker.io/library/python:3.12-slim-bookworm AS role
+RUN apt-get update && apt-get install -y --no-install-recommends libsrt1.5-openssl && rm -rf /var/lib/apt/lists/*
 RUN useradd --system --uid 10001 --user-group --home-dir /data --shell /usr/sbin/nologin tallylight \
     && install -d -o tallylight -g tallylight -m 0700 /data /archive
 COPY --from=build /app /app

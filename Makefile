@@ -8,6 +8,7 @@ PACKAGES := sh scripts/system-packages.sh
 BROWSER := chromium "the browser of the end-to-end tests" fonts-dejavu-core "a font for the browser to draw with"
 
 EDGE := varnish "the edge cache"
+SRT := libsrt1.5-openssl "the library that SRT ingest calls"
 
 .DEFAULT_GOAL := help
 .PHONY: help up demo test test-full lint bench fuzz lock vendor
@@ -41,11 +42,11 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 test: lint
-	@$(PACKAGES) $(BROWSER) $(EDGE)
+	@$(PACKAGES) $(BROWSER) $(EDGE) $(SRT)
 	$(PYTEST) -m "not full" $(ARGS)
 
 test-full: lint
-	@$(PACKAGES) $(BROWSER) $(EDGE)
+	@$(PACKAGES) $(BROWSER) $(EDGE) $(SRT)
 	$(PYTEST) $(ARGS)
 
 bench: $(VENV)/.dev

@@ -52,7 +52,7 @@ async def run_api(settings: ApiSettings, readiness: Readiness) -> None:
             pool=opened.pool,
             public_url=settings.public_url,
             rtmp_url=settings.rtmp_public_url,
-            srt_url="",
+            srt_url=settings.srt_public_url,
             secret=secret,
             logins=Attempts(most=LOGINS_MAX, window_s=LOGINS_S),
             registrations=Attempts(most=REGISTRATIONS_MAX, window_s=REGISTRATIONS_S),

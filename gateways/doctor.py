@@ -48,6 +48,7 @@ def examine(settings: UpSettings) -> Iterator[Finding]:
         ("front", _front),
         ("FFmpeg", _ffmpeg),
         ("encoder", _encoder),
+        ("SRT", _srt),
     ):
         yield _asked(name, look)
 
@@ -155,6 +156,17 @@ def _encoder() -> str:
     chosen = encoders.choose(Path(ffmpeg()))
     before = [it.name for it in encoders.CANDIDATES[: encoders.CANDIDATES.index(chosen)]]
     return chosen.name + (f" ({', '.join(before)} do not work here)" if before else "")
+
+
+def _srt() -> str:
+    """Never unwell: it is off unless a port is set."""
+    from media.srt import SrtUnavailable, library
+
+    try:
+        library()
+    except SrtUnavailable as missing:
+        return f"off: {missing}"
+    return "libsrt is here; TALLYLIGHT_SRT_PORT switches it on"
 
 
 def ffmpeg() -> str:

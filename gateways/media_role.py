@@ -38,6 +38,7 @@ from media.recovery import recover
 from media.rtmp.server import RtmpServer
 from media.slate import Slates
 from media.spool import Spool
+from media.srt import Authorise, SrtServer, SrtUnavailable
 from media.storyboard import Storyboards
 from media.vod import Vod
 
@@ -91,6 +92,7 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
             if settings.rtmps_port:
                 port = await rtmp.start(settings.rtmp_host, settings.rtmps_port, tls=_tls(settings))
                 log.info("rtmps.listens", port=port)
+            srt = _srt(settings, lambda key, peer: plane.authorise(key, peer=peer), broadcasts, binary)
             draining = set[asyncio.Task[int]]()
             # An operator's `kill -USR1`: what is on moves to other nodes, where its encoders know how to.
             asyncio.get_running_loop().add_signal_handler(
@@ -120,11 +122,26 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
             finally:
                 # What is on ends in order: encoders are told, recordings closed, facts told.
                 await rtmp.close()
+                if srt is not None:
+                    await srt.close()
                 await broadcasts.close()
                 await reporter.close()
                 for task in beside:
                     task.cancel()
                 await asyncio.gather(*beside, return_exceptions=True)
+
+
+def _srt(settings: MediaSettings, authorise: Authorise, broadcasts: Broadcasts, binary: Path) -> SrtServer | None:
+    """Listening, where a port is set."""
+    if not settings.srt_port:
+        return None
+    passphrase = settings.srt_passphrase.get_secret_value()
+    try:
+        server = SrtServer(authorise, broadcasts, binary=binary, passphrase=passphrase)
+    except (SrtUnavailable, ValueError) as fault:
+        raise SettingsInvalid(f"TALLYLIGHT_SRT_PORT, TALLYLIGHT_SRT_PASSPHRASE: {fault}") from None
+    log.info("srt.listens", port=server.start(settings.rtmp_host, settings.srt_port))
+    return server
 
 
 def _tls(settings: MediaSettings) -> ssl.SSLContext:

@@ -97,7 +97,8 @@ class ApiSettings(Stored, Conveyed):
     public_url: str = "http://localhost:8000"
     """The front's address as people type it."""
     rtmp_public_url: str = "rtmp://localhost:1935/live"
-    srt_public_url: str = "srt://localhost:8890"
+    srt_public_url: str = ""
+    """The address broadcasters are told for SRT; empty: none."""
     token_secret: SecretStr
     """Signs access tokens and tickets."""
     sandbox_url: str = "http://127.0.0.1:8004"
@@ -131,6 +132,10 @@ class MediaSettings(Stored, Conveyed):
     rtmp_port: Port = 1935
     rtmps_port: Port = 0
     """RTMP in TLS, with `tls_certificate` and `tls_key`; 0: none."""
+    srt_port: Port = 0
+    """SRT, a UDP port on the same address; 0: none. It needs libsrt."""
+    srt_passphrase: SecretStr = SecretStr("")
+    """What every SRT caller must know, 10 to 79 characters; empty: a stream key is enough, and nothing is encrypted."""
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     archive_url: str = ""

@@ -27,6 +27,7 @@ HELD_BYTES_MAX: Final = 16 << 20
 JUMP_MS_MAX: Final = 10_000
 BACK_MS_MAX: Final = 3_000
 """An encoder's clock that steps so far ahead or back is another clock: the broadcast goes on from its own, at the next key frame."""
+FILE_HEADER_BYTES, TAG_HEADER_BYTES, BACK_POINTER_BYTES = 13, 11, 4
 AAC_FRAME: Final = 1024
 BANDWIDTH_UNKNOWN: Final = 2_500_000
 _TICKS_PER_MS: Final = 90
@@ -304,6 +305,37 @@ def _signed24(data: bytes) -> int:
 
 def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) and value == value else 0.0
+
+
+# -- FLV as FFmpeg writes it -------------------------------------------------------------------------------------------
+
+
+class FlvReader:
+    """The tags of an FLV file that comes in pieces. Bounded by the largest tag there can be, 16 MiB."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._began = False
+
+    def receive(self, data: bytes) -> list[Tag]:
+        """E.2 to E.4.1. Tags of other types are passed over."""
+        buffer, at, found = self._buffer, 0, []
+        buffer += data
+        if not self._began:
+            if len(buffer) < FILE_HEADER_BYTES:
+                return []
+            at, self._began = FILE_HEADER_BYTES, True
+        while len(buffer) - at >= TAG_HEADER_BYTES:
+            size = int.from_bytes(buffer[at + 1 : at + 4])
+            if len(buffer) - at < TAG_HEADER_BYTES + size + BACK_POINTER_BYTES:
+                break
+            timestamp_ms = int.from_bytes(buffer[at + 4 : at + 7]) | buffer[at + 7] << 24
+            body = bytes(buffer[at + TAG_HEADER_BYTES : at + TAG_HEADER_BYTES + size])
+            if buffer[at] & 31 in set(TagType):
+                found.append(Tag(TagType(buffer[at] & 31), timestamp_ms, body))
+            at += TAG_HEADER_BYTES + size + BACK_POINTER_BYTES
+        del buffer[:at]
+        return found
 
 
 # -- FLV as FFmpeg reads it --------------------------------------------------------------------------------------------
