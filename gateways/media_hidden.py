@@ -28,6 +28,7 @@ class Hidden:
         self._archive = archive
         self._vod = vod
         self._unpublished = unpublished
+        self._written: frozenset[str] | None = None
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -43,12 +44,12 @@ class Hidden:
         """What was hidden when a node last looked."""
         try:
             found = await obstore.get_async(self._archive.store, HIDDEN)
-            self._vod.hidden = frozenset(bytes(await found.bytes_async()).decode().split())
+            self._vod.hidden = self._written = frozenset(bytes(await found.bytes_async()).decode().split())
         except (BaseError, OSError):
             self._vod.hidden = frozenset()
 
     async def look(self) -> None:
-        hidden = frozenset(await self._unpublished())
-        if hidden != self._vod.hidden:
-            self._vod.hidden = hidden
+        hidden = self._vod.hidden = frozenset(await self._unpublished())
+        if hidden != self._written:
             await self._archive.put(HIDDEN, "\n".join(sorted(hidden)).encode())
+            self._written = hidden
