@@ -9,6 +9,7 @@ BROWSER := chromium "the browser of the end-to-end tests" fonts-dejavu-core "a f
 
 EDGE := varnish "the edge cache"
 SRT := libsrt1.5-openssl "the library that SRT ingest calls"
+OBS := obs-studio "a real broadcaster" xvfb "its screen" xauth "the key to that" libgl1-mesa-dri "its graphics" dbus "its session"
 
 .DEFAULT_GOAL := help
 .PHONY: help up demo test test-full lint bench fuzz lock vendor
@@ -46,7 +47,7 @@ test: lint
 	$(PYTEST) -m "not full" $(ARGS)
 
 test-full: lint
-	@$(PACKAGES) $(BROWSER) $(EDGE) $(SRT)
+	@$(PACKAGES) $(BROWSER) $(EDGE) $(SRT) $(OBS)
 	$(PYTEST) $(ARGS)
 
 bench: $(VENV)/.dev

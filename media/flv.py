@@ -29,6 +29,7 @@ BACK_MS_MAX: Final = 3_000
 """An encoder's clock that steps so far ahead or back is another clock: the broadcast goes on from its own, at the next key frame."""
 FILE_HEADER_BYTES, TAG_HEADER_BYTES, BACK_POINTER_BYTES = 13, 11, 4
 AAC_FRAME: Final = 1024
+ENCODER_CHARS_MAX: Final = 120
 BANDWIDTH_UNKNOWN: Final = 2_500_000
 _TICKS_PER_MS: Final = 90
 _AVC, _AAC = 7, 10
@@ -41,12 +42,13 @@ _dropped = Counter("tallylight_flv_tags_dropped", "Tags nothing could be made of
 
 @dataclass(frozen=True, slots=True)
 class Began:
-    """What follows is made of these tracks. `headers`: the tags that tell FFmpeg so. `bandwidth` in bit/s, as the encoder says."""
+    """What follows is made of these tracks. `headers`: the tags that tell FFmpeg so. `bandwidth` in bit/s and `encoder` as that says."""
 
     video: VideoTrack | None
     audio: AudioTrack | None
     headers: tuple[Tag, ...]
     bandwidth: int
+    encoder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +216,10 @@ class Demuxer:
         headers += [self._configs[kind] for kind in (TagType.VIDEO, TagType.AUDIO) if kind in self._configs]
         rate = _number(self._metadata.get("videodatarate")) + _number(self._metadata.get("audiodatarate"))
         bandwidth = round(rate * 1000) if 0 < rate < 1_000_000 else BANDWIDTH_UNKNOWN
-        return Began(self._video, self._audio, tuple(replace(tag, timestamp_ms=0) for tag in headers), bandwidth)
+        named = self._metadata.get("encoder")
+        encoder = "".join(filter(str.isprintable, named))[:ENCODER_CHARS_MAX] if isinstance(named, str) else ""
+        tags = tuple(replace(tag, timestamp_ms=0) for tag in headers)
+        return Began(self._video, self._audio, tags, bandwidth, encoder)
 
     # -- frames ---------------------------------------------------------------------------------------------------
 

@@ -39,6 +39,8 @@ SILENT_SHOWN_S: Final = 1.5
 WATCH_S: Final = 0.5
 SLATES_AFTER_S: Final = 4.0
 """A broadcast that has lasted so long has its slates encoded, should it need them."""
+FLASH: Final = "FMLE/"
+"""What encoders call themselves when they connect, for old servers' sake; their metadata say who they are."""
 FACTS_WAITING_MAX: Final = 10_000
 STOP_S_MAX: Final = 30.0
 
@@ -276,6 +278,8 @@ class _Broadcast:
 
     def begin(self, began: Began) -> None:
         """Media is there, or its tracks have changed, or a publisher came back."""
+        if began.encoder and self._encoder.startswith(FLASH):
+            self._encoder = began.encoder
         live = self._live or self._start()
         if not self.is_on_air and self._told:
             self._report(Resumed, "resumed", self._node.now())
