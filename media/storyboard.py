@@ -27,6 +27,7 @@ from media.fmp4.writer import Run, init_segment, media_fragment
 from media.manifest import Manifest, RenditionLine, StoredObject
 from media.sample import Sample
 from media.vod import Vod
+from media.webvtt import stamp
 
 log = structlog.get_logger()
 
@@ -242,10 +243,5 @@ def index(shown: list[float], duration_s: float, height: int) -> str:
         sprite, place = divmod(number, COLUMNS * ROWS)
         row, column = divmod(place, COLUMNS)
         where = f"sprite-{sprite}.jpg#xywh={column * WIDTH},{row * height},{WIDTH},{height}"
-        cues.append(f"{_stamp(begins_s)} --> {_stamp(ends_s)}\n{where}\n")
+        cues.append(f"{stamp(begins_s)} --> {stamp(ends_s)}\n{where}\n")
     return "\n".join(cues)
-
-
-def _stamp(seconds: float) -> str:
-    whole, ms = divmod(round(seconds * 1000), 1000)
-    return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}.{ms:03}"

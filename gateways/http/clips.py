@@ -29,6 +29,7 @@ from gateways.http.base import (
     text,
 )
 from gateways.http.channels import Title
+from media.webvtt import stamp
 
 routes = APIRouter(prefix="/api/v1", tags=["clips"])
 
@@ -37,6 +38,7 @@ Moment = Annotated[AwareDatetime, Field(ge=TIME_MIN, le=TIME_MAX)]
 CLIP_ID_CHARS: Final = 32
 
 _clips = Depends(reading("broadcasts"))
+_timeline = Depends(reading("broadcasts", "recordings"))
 
 
 class NewClip(Body):
@@ -56,7 +58,7 @@ class NewClip(Body):
         return self
 
 
-@routes.post("/broadcasts/{broadcast_id}/clips", status_code=201)
+@routes.post("/broadcasts/{broadcast_id}/clips", status_code=201, dependencies=[_timeline])
 async def create_clip(
     broadcast_id: str, body: NewClip, response: Response, state: ApiState, actor: Somebody, command_id: CommandId
 ) -> dict[str, Any]:
@@ -105,19 +107,19 @@ async def clips_of_broadcast(broadcast_id: str, state: ApiState, limit: Limit, c
     return await _list(state, limit, cursor, channel_id=None, broadcast_id=broadcast_id.replace("\x00", "?"))
 
 
-@routes.get("/broadcasts/{broadcast_id}/chapters", dependencies=[_clips])
+@routes.get("/broadcasts/{broadcast_id}/chapters", dependencies=[_timeline])
 async def chapters(broadcast_id: str, state: ApiState) -> dict[str, Any]:
     """Where title or category changed, in seconds of the recording."""
     return {"items": await _chapters(state, broadcast_id), "next": None}
 
 
-@routes.get("/broadcasts/{broadcast_id}/chapters.vtt", dependencies=[_clips])
+@routes.get("/broadcasts/{broadcast_id}/chapters.vtt", dependencies=[_timeline])
 async def chapters_vtt(broadcast_id: str, state: ApiState) -> Response:
     """The same as WebVTT, for a player's `<track kind="chapters">`."""
     found = await _chapters(state, broadcast_id)
     ends = [it["start_s"] for it in found[1:]] + [math.inf]
     cues = [
-        f"{_stamp(it['start_s'])} --> {_stamp(min(end, 359_999.0))}\n{_cue(it['title'] or 'Untitled', it['category'])}\n"
+        f"{stamp(it['start_s'])} --> {stamp(min(end, 359_999.0))}\n{_cue(it['title'] or 'Untitled', it['category'])}\n"
         for it, end in zip(found, ends, strict=True)
     ]
     return Response("\n".join(["WEBVTT\n", *cues]), media_type="text/vtt")
@@ -149,11 +151,6 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 
 def _addresses(clip_id: str) -> dict[str, str]:
     return {"playback_url": f"/clips/{clip_id}/index.m3u8", "download_url": f"/clips/{clip_id}/clip.mp4"}
-
-
-def _stamp(seconds: float) -> str:
-    whole, ms = divmod(round(seconds * 1000), 1000)
-    return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}.{ms:03}"
 
 
 def _cue(title: str, category: str) -> str:
