@@ -178,7 +178,7 @@ async def test_old_recordings_are_deleted_and_younger_ones_kept(aired: Aired, st
     retention = Retention(stand.api.context, stand.services.read_models.ended_before, days=30)
     assert await retention.look() >= 1
     async with asyncio.timeout(20):
-        while ids[0] not in (deleted := await stand.services.read_models.deleted_broadcasts(None)):
+        while ids[0] not in (deleted := await stand.services.read_models.deleted_broadcasts(None)):  # noqa: ASYNC110 - a projection
             await asyncio.sleep(0.02)
     assert ids[1] not in deleted
     assert ids[0] not in [it for _, it in await stand.services.read_models.ended_before(now, 1000)]
