@@ -17,6 +17,7 @@ PART_HOLD_BACK_PTD: Final = 3
 SKIP_UNTIL_TD: Final = 6
 """4.4.3.8: CAN-SKIP-UNTIL is at least so many target durations."""
 CONTENT_TYPE: Final = "application/vnd.apple.mpegurl"
+INDEPENDENT: Final = "#EXT-X-INDEPENDENT-SEGMENTS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,9 @@ def init_uri(index: int) -> str:
     return f"init-{index}.mp4"
 
 
-def master_playlist(variants: Iterable[Variant]) -> str:
-    lines = ["#EXTM3U", f"#EXT-X-VERSION:{VERSION}", "#EXT-X-INDEPENDENT-SEGMENTS"]
+def master_playlist(variants: Iterable[Variant], *, independent: bool = True) -> str:
+    """`independent` (4.4.2.1): every segment of every rendition can be decoded without another."""
+    lines = ["#EXTM3U", f"#EXT-X-VERSION:{VERSION}", *([INDEPENDENT] if independent else [])]
     for variant in variants:
         video = variant.rendition.video
         attributes = [f"BANDWIDTH={variant.bandwidth}"]
@@ -75,6 +77,7 @@ def media_playlist(
     reports: Sequence[Report] = (),
     rewind: bool = False,
     skip: bool = False,
+    independent: bool = True,
 ) -> str:
     """One rendition's playlist, as its window stands: the live one, or with `rewind` all that can be rewound to. `skip`: a delta update
     (6.2.5.1), where there is something to skip."""
@@ -89,7 +92,7 @@ def media_playlist(
         f",PART-HOLD-BACK={PART_HOLD_BACK_PTD * part_target_s:.3f}"
         f",HOLD-BACK={HOLD_BACK_TD * target_duration:.1f},CAN-SKIP-UNTIL={skip_until_s:.1f}",
         f"#EXT-X-PART-INF:PART-TARGET={part_target_s:.3f}",
-        "#EXT-X-INDEPENDENT-SEGMENTS",
+        *([INDEPENDENT] if independent else []),
         f"#EXT-X-MEDIA-SEQUENCE:{entries[0].number if entries else 0}",
     ]
     discontinuity_sequence = window.rewind_discontinuity_sequence if rewind else window.discontinuity_sequence

@@ -43,8 +43,8 @@ _dropped_overflow = _dropped.labels("audio_queue_full")
 class Parts(Protocol):
     """Takes what the segmenter finished, in order: `begin`, parts, `finish`, and again. After `finish` there may be no more."""
 
-    def begin(self, cut: Cut, start_s: float) -> None:
-        """Segment `cut.number` begins with a frame shown at `start_s`."""
+    def begin(self, cut: Cut, start_s: float, *, key: bool) -> None:
+        """Segment `cut.number` begins with a frame shown at `start_s`, a key frame or not."""
         ...
 
     def part(self, data: bytes, duration_s: float, *, independent: bool, frames: int) -> None:
@@ -63,7 +63,7 @@ class _Part:
     run: Run
     start: int
     end: int
-    begins: tuple[Cut, float] | None
+    begins: tuple[Cut, float, bool] | None
 
 
 class _Finish:
@@ -105,7 +105,7 @@ class Segmenter:
         self._due = 0  # where the last frame's own timestamps said that the next begins
         self._tail: Sample | None = None  # a frame of unknown duration, not yet written
         self._in_hole = False
-        self._begins: tuple[Cut, float] | None = None
+        self._begins: tuple[Cut, float, bool] | None = None
         self._queue: deque[_Part | _Finish] = deque()
 
     def push(self, sample: Sample) -> None:
@@ -153,7 +153,7 @@ class Segmenter:
         tolerance_s = self._guessed_frame() / 2 / self._scale
         cut = self._guide.at(shown_s, key=key, tolerance_s=tolerance_s, hole=self._in_hole)
         if cut is not None:
-            self._begin(cut, shown_s, sample.dts)
+            self._begin(cut, shown_s, sample.dts, key=key)
         elif self._cut is None or self._in_hole:
             _dropped_early.inc()
             return
@@ -169,7 +169,7 @@ class Segmenter:
             return self._in_hole
         return self._audio is None or self._audio.is_silent(self._due / self._scale, dts / self._scale)
 
-    def _begin(self, cut: Cut, shown_s: float, dts: int) -> None:
+    def _begin(self, cut: Cut, shown_s: float, dts: int, *, key: bool) -> None:
         first = self._cut is None
         if not first:
             self._write_tail(self._due)
@@ -181,7 +181,7 @@ class Segmenter:
         self._cut = cut
         # What a rung's frame says and what the cut says differ by rounding alone: let all renditions name the same time.
         near = abs(shown_s - cut.start_s) < self._guessed_frame() / self._scale
-        self._begins = (cut, cut.start_s if near else shown_s)
+        self._begins = (cut, cut.start_s if near else shown_s, key)
 
     def _guessed_frame(self) -> int:
         return self._frame or self._scale // 30
@@ -253,7 +253,7 @@ class Segmenter:
             self._close_at(end)
             cut = self._guide.at(end / self._scale, key=False, tolerance_s=0.0)
             if cut is not None:
-                self._begin(cut, end / self._scale, end)
+                self._begin(cut, end / self._scale, end, key=False)
 
     def _rest(self, end: int) -> None:
         """The audio that sounds on after the last frame."""
@@ -289,8 +289,8 @@ class Segmenter:
             self._parts.finish()
             return
         if part.begins is not None:
-            cut, start_s = part.begins
-            self._parts.begin(cut, start_s)
+            cut, start_s, key = part.begins
+            self._parts.begin(cut, start_s, key=key)
         runs = [part.run] if part.run else []
         if self._audio is not None:
             audio = self._audio.take(part.start / self._scale, part.end / self._scale)

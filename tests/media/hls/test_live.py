@@ -248,19 +248,38 @@ def test_a_frame_rate_that_was_not_told_is_measured() -> None:
     assert "FRAME-RATE=25.000" in broadcast.master()
 
 
-def test_the_target_duration_fits_the_first_segment_and_afterwards_changes_once_at_most() -> None:
+def test_the_target_duration_fits_the_first_segment_and_never_changes_afterwards() -> None:
     broadcast = begun()
     sink = broadcast.add(SOURCE)
+    said: set[int] = set()
+    live = of(broadcast, "source")
+    live.listeners.append(lambda: said.add(m3u8.loads(live.playlist()).target_duration) if live.is_ready else None)
     for sample in frames(150, gop=120):
         sink.push(sample)
-    assert broadcast.target_duration == 4
+    assert "#EXT-X-INDEPENDENT-SEGMENTS" in live.playlist()
     for sample in frames(1200, gop=210, start=150 * 3000):
         sink.push(sample)
-    assert broadcast.target_duration == 10
     broadcast.end()
-    playlist = m3u8.loads(of(broadcast, "source").playlist())
-    assert playlist.target_duration == 10
-    assert max(round(segment.duration) for segment in playlist.segments) <= 10
+    assert said == {4}
+    playlist = m3u8.loads(live.playlist())
+    assert max(round(segment.duration) for segment in playlist.segments) == 4
+    # 4.4.2.1: it may not promise any more what is not so.
+    assert "#EXT-X-INDEPENDENT-SEGMENTS" not in live.playlist()
+    assert "#EXT-X-INDEPENDENT-SEGMENTS" not in broadcast.master()
+
+
+def test_what_x264_says_of_its_key_frames_decides_the_target_duration_before_anybody_has_seen_it() -> None:
+    broadcast = begun()
+    sink = broadcast.add(SOURCE)
+    says = b"x264 - core 164 r3095 - H.264/MPEG-4 AVC codec - options: cabac=1 keyint=250 keyint_min=25 scenecut=40 "
+    # The picture changes after a while; then no more.
+    for sample in frames(900, gop=250):
+        key = sample.key or sample.dts == 55 * 3000
+        sink.push(replace(sample, key=key, data=says if key else sample.data))
+    live = of(broadcast, "source")
+    assert broadcast.target_duration == 8
+    assert "#EXT-X-INDEPENDENT-SEGMENTS" in live.playlist()
+    assert [round(entry.duration_s, 2) for entry in live.window.listed if entry.finished] == [1.83, 6.5, 8.33, 8.33]
 
 
 def test_each_playlist_reports_how_far_the_others_are() -> None:
