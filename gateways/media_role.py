@@ -56,7 +56,10 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
         archive = Archive.open(settings.archive_url or str(settings.data_dir / "archive"), node=settings.node)
         # Node and start: no media address of this process was ever another's.
         registry = LiveRegistry(
-            epoch=f"{settings.node}-{time.time_ns() // 1_000_000:x}", clock=time.monotonic, rewind_s=settings.rewind_s
+            epoch=f"{settings.node}-{time.time_ns() // 1_000_000:x}",
+            clock=time.monotonic,
+            rewind_s=settings.rewind_s,
+            segment_s=settings.segment_s,
         )
         vod = Vod(archive)
         origin = Origin(registry, watching=plane.watching, past=vod.object)
@@ -75,7 +78,7 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
                 top_height=settings.rung_height_max,
                 now=bootstrap.clock,
                 new_id=bootstrap.new_id,
-                slates=Slates(binary),
+                slates=Slates(binary, loop_s=settings.segment_s),
                 room=Room(settings.transcode_mpx_s or MPX_S_PER_CORE * (os.cpu_count() or 1)),
                 ladder=read_ladder(Path(settings.ladder)) if settings.ladder else LADDER,
                 encoder=encoder,

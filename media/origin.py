@@ -18,7 +18,6 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from media.answers import CORS, Elsewhere, in_memory, is_known, kept, problem
-from media.hls.cuts import SEGMENT_S
 from media.hls.holding import HELD_MAX, Begun, Held, Holding, PartMade, PlaylistReaches, Wish
 from media.hls.live import LiveBroadcast, LiveRegistry, LiveRendition
 from media.hls.playlist import CONTENT_TYPE
@@ -37,7 +36,6 @@ BROWSER_CHARS_MAX: Final = 200
 LIVE: Final = "index.m3u8"
 REWIND: Final = "dvr.m3u8"
 """The playlists' names: what is live now, and with it all that can be rewound to."""
-_DEFAULT_TD: Final = math.ceil(SEGMENT_S)
 _DECIMAL: Final = re.compile(r"[0-9]{1,12}")
 _FILE: Final = re.compile(r"(part-|init-|)(0|[1-9][0-9]{0,11})\.(m4s|mp4)")
 _VIEWER: Final = re.compile(r"[A-Za-z0-9_-]{8,40}")
@@ -122,7 +120,7 @@ class Origin:
         blocking = "_HLS_msn" in query or "_HLS_part" in query
         broadcast, live = self._find(request)
         if broadcast is None or live is None:
-            return _missing(broadcast, 4 if blocking else 1)
+            return self._missing(broadcast, 4 if blocking else 1)
         if self._watching is not None:
             self._watching(broadcast.channel_id, viewer(request))
         if live.window.ended:
@@ -145,7 +143,7 @@ class Origin:
         broadcast, live = self._find(request)
         name = _FILE.fullmatch(request.path_params["name"])
         if broadcast is None or live is None:
-            return _missing(broadcast, 1)
+            return self._missing(broadcast, 1)
         if name is None:
             return _gone(broadcast)
         kind, number, window = name[1], int(name[2]), live.window
@@ -183,6 +181,15 @@ class Origin:
         params = request.path_params
         broadcast = self._registry.at(params["channel"], params["address"])
         return broadcast, broadcast.rendition(params["rendition"]) if broadcast is not None else None
+
+    def _missing(self, broadcast: LiveBroadcast | None, target_durations: int) -> Response:
+        detail = "There is no such broadcast, or no more."
+        if broadcast is None:
+            seconds = target_durations * math.ceil(self._registry.segment_s)
+            return problem(404, "broadcast_not_found", detail, kept(seconds))
+        if broadcast.ended:
+            return _gone(broadcast)
+        return problem(404, "rendition_not_found", "This broadcast has no such rendition.")
 
 
 def viewer(request: Request) -> str:
@@ -278,15 +285,6 @@ def _busy(held: Held) -> Response:
             return problem(503, "stopping", "This server is stopping.", retry)
         case _:
             return problem(503, "media_late", "No media came in time.", retry)
-
-
-def _missing(broadcast: LiveBroadcast | None, target_durations: int) -> Response:
-    detail = "There is no such broadcast, or no more."
-    if broadcast is None:
-        return problem(404, "broadcast_not_found", detail, kept(target_durations * _DEFAULT_TD))
-    if broadcast.ended:
-        return _gone(broadcast)
-    return problem(404, "rendition_not_found", "This broadcast has no such rendition.")
 
 
 def _gone(broadcast: LiveBroadcast) -> Response:

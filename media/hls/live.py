@@ -419,11 +419,11 @@ class LiveBroadcast:
         return cuts.decided_until_s >= time_s
 
     def _may_cut_on_clock(self, rendition: Rendition) -> bool:
-        """Sound keeps to the rungs that have key frames to cut at, while there are any."""
-        return rendition.video is not None or not any(
-            live.rendition.video is not None and live.name != self._leader and not live.is_away
-            for live in self._renditions.values()
-        )
+        """Sound keeps to the rungs that have key frames to cut at, while any are made."""
+        if rendition.video is not None or not self.has_rungs:
+            return True
+        rungs = [it for it in self._renditions.values() if it.rendition.video is not None and it.name != self._leader]
+        return bool(rungs) and all(it.withdrawn for it in rungs)
 
     def reaches(self, line: Line, duration_s: float) -> None:
         """4.4.3.1: no segment's duration, rounded, exceeds the target duration, which must not change once players have seen it."""
@@ -548,10 +548,17 @@ class LiveRegistry:
     """The broadcasts of this node: the one that is live on a channel, and for a while those that ended. `clock` in seconds, monotonic."""
 
     def __init__(
-        self, *, epoch: str, clock: Callable[[], float], retained_s: float = RETAINED_S, rewind_s: float = 0.0
+        self,
+        *,
+        epoch: str,
+        clock: Callable[[], float],
+        retained_s: float = RETAINED_S,
+        rewind_s: float = 0.0,
+        segment_s: float = SEGMENT_S,
     ) -> None:
-        """`rewind_s`: how far a live broadcast can be rewound, where an archive keeps it."""
+        """`rewind_s`: how far a live broadcast can be rewound, where an archive keeps it. `segment_s`: how long segments should be."""
         self.epoch = epoch
+        self.segment_s = segment_s
         self._rewind_s = rewind_s
         self._clock = clock
         self._retained_s = retained_s
@@ -574,6 +581,7 @@ class LiveRegistry:
             address=f"{self.epoch}-{broadcast_id}",
             started_at=started_at,
             keep=keep,
+            segment_s=self.segment_s,
             rewind_s=self._rewind_s if keep is not None else 0.0,
         )
         self._by_channel[channel] = self._by_address[broadcast.address] = broadcast
