@@ -51,6 +51,11 @@ def avc_track(config: bytes, *, frame_rate: float = 0.0) -> VideoTrack:
     return VideoTrack(codec, config, sps.width, sps.height, said)
 
 
+def union(*codecs: str) -> str:
+    """What an attribute that lists codecs says where all of these are to be decoded, each once, in this order."""
+    return ",".join(dict.fromkeys(codec for listed in codecs for codec in listed.split(",")))
+
+
 def x264_group(key_frame: bytes) -> int:
     """The most frames from one key frame to the next, as x264 writes its settings into the stream (H.264 D.1.7); 0 where it does not."""
     found = _X264_GROUP.search(key_frame, 0, X264_SAYS_BYTES_MAX)

@@ -5,6 +5,7 @@ Sections quoted below are those of draft-pantos-hls-rfc8216bis; B.1 says how lon
 where time may heal it: kept by a cache, the answer to one who asked too early would be everybody's.
 """
 
+import hashlib
 import math
 import re
 from collections.abc import Awaitable, Callable
@@ -17,10 +18,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from media.answers import CORS, Elsewhere, in_memory, is_known, kept, problem
+from media.answers import Elsewhere, in_memory, kept, playlist, problem
 from media.hls.holding import HELD_MAX, Begun, Held, Holding, PartMade, PlaylistReaches, Wish
 from media.hls.live import LiveBroadcast, LiveRegistry, LiveRendition
-from media.hls.playlist import CONTENT_TYPE
+from media.hls.playlist import Text
 
 FIRST_SEGMENT_S_MAX: Final = 6.0
 """The master playlist of a broadcast that has just begun waits so long for something to show."""
@@ -39,7 +40,6 @@ REWIND: Final = "dvr.m3u8"
 _DECIMAL: Final = re.compile(r"[0-9]{1,12}")
 _FILE: Final = re.compile(r"(part-|init-|)(0|[1-9][0-9]{0,11})\.(m4s|mp4)")
 _VIEWER: Final = re.compile(r"[A-Za-z0-9_-]{8,40}")
-_NO_WEIGHT: Final = re.compile(r"\s*q=0(\.0*)?\s*")
 _MEDIA: Final = "video/mp4"
 
 _requests = Counter("tallylight_origin_requests", "Requests for live media", ["kind"])
@@ -110,9 +110,8 @@ class Origin:
             return _busy(held)
         if not broadcast.has_begun:
             return problem(404, "not_live", "This channel has nothing to show yet.", {"Retry-After": str(RETRY_S)})
-        headers = {**CORS, **kept(1)}
-        text = broadcast.master(f"{broadcast.address}/", _file(request))
-        return Response(text, headers=headers, media_type=CONTENT_TYPE)
+        text = broadcast.master(f"{broadcast.address}/", _file(request)).encode()
+        return playlist(request, Text(text, hashlib.sha256(text).hexdigest()[:32]), kept(1), tag=broadcast.address)
 
     async def media(self, request: Request) -> Response:
         _playlists.inc()
@@ -248,30 +247,11 @@ def _file(request: Request) -> str:
 
 def _playlist(request: Request, live: LiveRendition, max_age_s: int, *, skip: bool) -> Response:
     rewind = _file(request) == REWIND
-    text = live.text(rewind=rewind, skip=skip)
-    # B.1: playlists go out compressed.
-    zipped = accepts_gzip(request.headers.get("Accept-Encoding", ""))
-    form = f"{'r' if rewind else ''}{'s' if skip else ''}{'z' if zipped else ''}"
-    headers = {
-        **CORS,
-        **kept(max_age_s),
-        "Vary": "Accept-Encoding",
-        # For a cache that counts viewers: it keeps this for itself.
-        "Tallylight-Channel": live.broadcast.channel_id,
-        "ETag": f'"{live.broadcast.address}/{live.name}/{text.version}{form}"',
-    }
-    if is_known(request, headers["ETag"]):
-        return Response(status_code=304, headers=headers)
-    if zipped:
-        headers["Content-Encoding"] = "gzip"
-    return Response(text.gzipped if zipped else text.plain, headers=headers, media_type=CONTENT_TYPE)
-
-
-def accepts_gzip(accepted: str) -> bool:
-    """RFC 9110 12.5.3, as far as it goes for us: `gzip` is named, and not with a weight of nothing."""
-    return any(
-        coding.strip().lower() == "gzip" and not _NO_WEIGHT.fullmatch(weight)
-        for coding, _, weight in (part.partition(";") for part in accepted.split(","))
+    form = f"{'r' if rewind else ''}{'s' if skip else ''}"
+    # For a cache that counts viewers: it keeps this for itself.
+    headers = {**kept(max_age_s), "Tallylight-Channel": live.broadcast.channel_id}
+    return playlist(
+        request, live.text(rewind=rewind, skip=skip), headers, tag=f"{live.broadcast.address}/{live.name}{form}"
     )
 
 

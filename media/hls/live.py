@@ -4,7 +4,6 @@
 its name (a restarted rung, a source that came back) goes on in the same playlist. Knows nothing of HTTP, and never blocks.
 """
 
-import gzip
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,10 +14,10 @@ from typing import Final
 import structlog
 from prometheus_client import Counter
 
-from media.codecs import x264_group
+from media.codecs import union, x264_group
 from media.fmp4.writer import init_segment
 from media.hls.cuts import LIMIT_S, SEGMENT_S, SEGMENT_S_MAX, Cut, Cuts, Follower, Guide, Leader
-from media.hls.playlist import Report, Variant, master_playlist, media_playlist
+from media.hls.playlist import Report, Text, Variant, master_playlist, media_playlist
 from media.hls.segmenter import PART_S, Segmenter
 from media.hls.window import Entry, Part, Window
 from media.sample import Rendition, Sample, SampleSink, Segment, SegmentSink
@@ -31,7 +30,6 @@ HELD_SAMPLES_MAX: Final = 4_000
 RETAINED_S: Final = 60.0
 """An ended broadcast stays so long, that players see its end."""
 BROADCASTS_MAX: Final = 1_000
-GZIP_LEVEL: Final = 5
 CLOCK_WAIT_S_MAX: Final = 3.0
 """So long sound alone waits to learn where the rungs cut that have pictures; then it goes on without them."""
 GAP_S_MIN: Final = 0.05
@@ -44,21 +42,6 @@ _too_long = Counter("tallylight_hls_segments_too_long", "Segments longer than th
 _outran = Counter(
     "tallylight_hls_samples_ahead", "Samples of a rung taken while the source was too far behind to guide it"
 )
-
-
-@dataclass(slots=True)
-class Text:
-    """A playlist's bytes at one version of its window."""
-
-    version: int
-    plain: bytes
-    _gzipped: bytes = b""
-
-    @property
-    def gzipped(self) -> bytes:
-        if not self._gzipped:
-            self._gzipped = gzip.compress(self.plain, GZIP_LEVEL, mtime=0)
-        return self._gzipped
 
 
 @dataclass(slots=True)
@@ -88,6 +71,8 @@ class LiveRendition:
         self.withdrawn = False
         """No longer made; who plays it sees gaps, and whoever comes is not offered it."""
         self.peak_bandwidth = 0
+        self.codecs: list[str] = []
+        """Of each initialisation segment."""
         self.independent = True
         """Every segment began with a key frame."""
         self.frames = 0
@@ -116,7 +101,7 @@ class LiveRendition:
     def text(self, *, rewind: bool = False, skip: bool = False) -> "Text":
         """The playlist as it stands, made once a change for all who ask."""
         made = self._texts.get((rewind, skip))
-        if made is None or made.version != self.window.version:
+        if made is None or made.version != str(self.window.version):
             plain = media_playlist(
                 self.window,
                 target_duration=self.target_duration,
@@ -126,14 +111,17 @@ class LiveRendition:
                 skip=skip,
                 independent=self.independent,
             ).encode()
-            made = self._texts[rewind, skip] = Text(self.window.version, plain)
+            made = self._texts[rewind, skip] = Text(plain, str(self.window.version))
         return made
 
     def variant(self, base: str = "", file: str = "index.m3u8") -> Variant:
-        """Bandwidths are what was measured, where that is more than what was promised."""
+        """Bandwidths are what was measured, where that is more than what was promised. Codecs are those of all that is listed: a slate's,
+        and what the encoder sent before it sent something else (4.4.6.2)."""
+        listed = self.window.listed if file == "index.m3u8" else self.window.rewindable
+        codecs = union(self.rendition.codecs, *(self.codecs[it.init] for it in listed if not it.gap))
         average = round(self._bits / self._seconds) if self._seconds else 0
         bandwidth = max(self.rendition.bandwidth, self.peak_bandwidth, 1)
-        return Variant(self.rendition, f"{base}{self.name}/{file}", bandwidth, average, self._frame_rate)
+        return Variant(self.rendition, f"{base}{self.name}/{file}", bandwidth, average, self._frame_rate, codecs)
 
     def measured(self, entry: Entry, frames: int) -> None:
         if entry.duration_s <= 0 or entry.data is None:
@@ -206,22 +194,24 @@ class LiveRendition:
         _segments_made.inc()
         if entry.gap:
             _gaps.inc()
-            return
-        if not entry.slate:
+        elif not entry.slate:
             self.measured(entry, self.frames)
         self.frames = 0
+        there_s = sum(part.duration_s for part in entry.parts if not part.gap)
         keep = self.broadcast.keep
-        if keep is not None:
+        if keep is not None and entry.data:
+            # Of a segment that lacks parts, too: what viewers were shown is in the recording.
             keep.segment(
                 Segment(
                     rendition=self.name,
                     number=entry.number,
                     start_s=entry.start_s,
-                    duration_s=entry.duration_s,
+                    duration_s=there_s if entry.gap else entry.duration_s,
                     program_date_time=entry.program_date_time,
                     data=entry.data,
                     slate=entry.slate,
                     apart=self.broadcast.is_apart(self.name),
+                    discontinuity=entry.discontinuity,
                 )
             )
 
@@ -336,6 +326,7 @@ class LiveBroadcast:
         init = init_segment(rendition.video, rendition.audio)
         if not live.window.inits or live.window.inits[-1] != init:
             live.window.inits.append(init)
+            live.codecs.append(rendition.codecs)
             if self.keep is not None:
                 self.keep.rendition(rendition, init, slate=slate)
         leads = rendition.name == self._leader

@@ -3,6 +3,7 @@
 Addresses in it are relative to the playlist's own.
 """
 
+import gzip
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,19 +17,37 @@ HOLD_BACK_TD: Final = 3
 PART_HOLD_BACK_PTD: Final = 3
 SKIP_UNTIL_TD: Final = 6
 """4.4.3.8: CAN-SKIP-UNTIL is at least so many target durations."""
+GZIP_LEVEL: Final = 5
 CONTENT_TYPE: Final = "application/vnd.apple.mpegurl"
 INDEPENDENT: Final = "#EXT-X-INDEPENDENT-SEGMENTS"
 
 
+@dataclass(slots=True)
+class Text:
+    """A playlist's bytes, and what tells them from those it had before."""
+
+    plain: bytes
+    version: str
+    _gzipped: bytes = b""
+
+    @property
+    def gzipped(self) -> bytes:
+        if not self._gzipped:
+            self._gzipped = gzip.compress(self.plain, GZIP_LEVEL, mtime=0)
+        return self._gzipped
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A rendition as the master playlist offers it. Bandwidths in bit/s; `frame_rate` 0 where there is no video."""
+    """A rendition as the master playlist offers it. Bandwidths in bit/s; `frame_rate` 0 where there is no video; `codecs` where they are
+    more than the rendition's own."""
 
     rendition: Rendition
     uri: str
     bandwidth: int
     average_bandwidth: int
     frame_rate: float
+    codecs: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +79,7 @@ def master_playlist(variants: Iterable[Variant], *, independent: bool = True) ->
         attributes = [f"BANDWIDTH={variant.bandwidth}"]
         if variant.average_bandwidth:
             attributes.append(f"AVERAGE-BANDWIDTH={variant.average_bandwidth}")
-        attributes.append(f'CODECS="{variant.rendition.codecs}"')
+        attributes.append(f'CODECS="{variant.codecs or variant.rendition.codecs}"')
         if video is not None:
             attributes.append(f"RESOLUTION={video.width}x{video.height}")
         if variant.frame_rate:

@@ -69,7 +69,11 @@ def test_a_rung_that_is_lost_lacks_the_rest_of_its_segment_and_comes_back_at_the
     assert durations(lost) == durations(of(broadcast, "source")) == [2.0] * 5
     parts = [part for part in playlist.segments[1].parts if part.gap]
     assert not parts or sum(part.duration for part in parts) == pytest.approx(40 / 30, abs=0.02)
-    assert [it.number for it in kept.segments if it.rendition == "240p"] == [0, 3, 4], "what is not whole is not kept"
+    its = [it for it in kept.segments if it.rendition == "240p"]
+    assert [it.number for it in its] == [0, 1, 3, 4], "what players saw of the one it was lost in is kept"
+    shown = sum(part.duration for part in playlist.segments[1].parts if not part.gap) or its[1].duration_s
+    assert its[1].duration_s == pytest.approx(shown, abs=0.001)
+    assert 0.0 < its[1].duration_s < 0.7
 
 
 def test_parts_that_are_missing_are_no_longer_than_parts_may_be() -> None:

@@ -239,6 +239,26 @@ def test_bandwidths_are_measured_and_a_promise_is_never_undercut() -> None:
     assert promised.stream_info.bandwidth == 9_000_000
 
 
+def test_the_master_playlist_names_every_codec_that_is_listed() -> None:
+    broadcast = begun()
+    source = rendition(video=replace(VIDEO, codec="hvc1.1.6.L93.B0"))
+    sink = broadcast.add(source)
+    for sample in frames(150):
+        sink.push(sample)
+    slate = broadcast.add(rendition(), slate=True)
+    for sample in frames(150, start=10 * 90_000):
+        slate.push(sample)
+
+    def codecs(file: str = "index.m3u8") -> str:
+        return str(m3u8.loads(broadcast.master(file=file)).playlists[0].stream_info.codecs)
+
+    assert codecs() == "hvc1.1.6.L93.B0,mp4a.40.2,avc1.64001f"
+    sink = broadcast.add(source)
+    for sample in frames(1200, start=20 * 90_000):
+        sink.push(sample)
+    assert codecs() == "hvc1.1.6.L93.B0,mp4a.40.2", "the slate is in the list no more"
+
+
 def test_a_frame_rate_that_was_not_told_is_measured() -> None:
     broadcast = begun()
     sink = broadcast.add(rendition(video=replace(VIDEO, frame_rate=0.0), audio=None))
