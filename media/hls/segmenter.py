@@ -31,7 +31,8 @@ AUDIO_QUEUE_MAX: Final = 1024
 HOLE_S_MIN: Final = 2.0
 """Nothing in any track for so long: players get a discontinuity, not a frame that stands still."""
 BACKWARDS_S_MAX: Final = 1.0
-AUDIO_DRIFT_SAMPLES_MAX: Final = 2
+AUDIO_DRIFT_S_MAX: Final = 0.010
+"""Further from its own time no sound is written: clocks drift, frames are lost, and RTMP rounds to 1 ms."""
 AAC_FRAME: Final = 1024
 
 _dropped = Counter("tallylight_hls_samples_dropped", "Samples no part has", ["why"])
@@ -310,6 +311,7 @@ class _AudioQueue:
         self._samples: deque[Sample] = deque()
         self._written: int | None = None
         self._silence = (0.0, 0.0)
+        self._drift_max = AUDIO_DRIFT_S_MAX * scale
         self.end_s: float | None = None
 
     @property
@@ -342,14 +344,16 @@ class _AudioQueue:
             if self._written is None and sample.dts < start_s * self._scale:
                 _dropped_early.inc()
                 continue
-            drift_max = AUDIO_DRIFT_SAMPLES_MAX * duration
             at = sample.dts if self._written is None else self._written
-            if sample.dts < at - drift_max:
+            late = sample.dts - at
+            if late < -duration - self._drift_max:
                 _dropped_backwards.inc()
                 continue
-            if sample.dts > at + drift_max:
-                if run is not None:
-                    run.stretch(min(sample.dts - at, self._scale))
+            if abs(late) > self._drift_max and run is not None:
+                # The one before makes up for it: it lasts as long as its own time and this one's say.
+                run.stretch(min(late, self._scale))
+                at = run.end
+            if late > self._drift_max:
                 at = sample.dts
             if run is None:
                 run = Run(is_video=False, dts=at)

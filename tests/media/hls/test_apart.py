@@ -9,7 +9,7 @@ import pytest
 from media.hls.live import LiveBroadcast, LiveRendition
 from media.sample import Sample
 from tests.media.hls.given import VIDEO, frames, interleaved, rendition, sound
-from tests.media.hls.test_live import Kept
+from tests.media.hls.kept import Kept
 from tests.media.hls.test_validator import Watching
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -1,6 +1,6 @@
 """A broadcast while it lasts: rungs keep to the source's cuts, go on after a restart, and it ends; and who finds which."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import m3u8
@@ -9,26 +9,13 @@ import pytest
 from media.fmp4.reader import Fmp4Reader
 from media.hls import live as of_live
 from media.hls.live import BROADCASTS_MAX, RENDITIONS_MAX, LiveBroadcast, LiveRegistry, LiveRendition
-from media.sample import Rendition, Sample, Segment
+from media.sample import Sample
 from tests.media.hls.given import VIDEO, frames, rendition, sound
+from tests.media.hls.kept import Kept
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SOURCE = rendition(audio=None)
 RUNG = rendition("240p", video=replace(VIDEO, width=426, height=240), audio=None)
-
-
-@dataclass
-class Kept:
-    """A `SegmentSink` that keeps all it was given."""
-
-    inits: list[tuple[str, bytes]] = field(default_factory=list)
-    segments: list[Segment] = field(default_factory=list)
-
-    def rendition(self, rendition: Rendition, init: bytes, *, slate: bool = False) -> None:
-        self.inits.append((rendition.name, init))
-
-    def segment(self, segment: Segment) -> None:
-        self.segments.append(segment)
 
 
 def begun(kept: Kept | None = None) -> LiveBroadcast:
