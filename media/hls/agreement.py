@@ -13,18 +13,22 @@ from media.hls.validator import FINDINGS_MAX, SYNC_S_MAX, Fetch, Watch
 
 ALIKE_S_MAX: Final = 0.05
 """Rates differ, so boundaries do: by a frame at most."""
+NEW_SEGMENTS_MAX: Final = 2
 
 
 class Agreement:
-    """Feed every rendition's playlists through `playlist`, in the order in which they came."""
+    """Feed every rendition's playlists through `playlist`, in the order in which they came. `at_once`: each as soon as it had changed;
+    else one may have been under way while others were read."""
 
-    def __init__(self, *, recorded: bool = False) -> None:
+    def __init__(self, *, recorded: bool = False, at_once: bool = True) -> None:
         self.watches: dict[str, Watch] = {}
         self._recorded = recorded
+        self._at_once = at_once
         self._seen: dict[str, dict[str, tuple[int, int]]] = {}
         """Rendition → how far all were when its playlist was last read."""
         self._said: dict[str, tuple[int, int, str]] = {}
         """Rendition → how far another's report says it is, and which one's."""
+        self._doubted: set[str] = set()
 
     def watch(self, name: str, fetch: Fetch) -> Watch:
         return self.watches.setdefault(name, Watch(name, fetch, recorded=self._recorded))
@@ -44,9 +48,14 @@ class Agreement:
 
     def _keeps(self, watch: Watch) -> None:
         """What others said of it is so."""
-        said = self._said.pop(watch.name, None)
+        said = self._said.get(watch.name)
         assert watch.latest is not None
-        if said is not None and said[:2] > watch.latest.reaches:
+        if said is None or said[:2] <= watch.latest.reaches:
+            self._said.pop(watch.name, None)
+            self._doubted.discard(watch.name)
+        elif not self._at_once and watch.name not in self._doubted:
+            self._doubted.add(watch.name)
+        else:
             watch.found(f"4.4.5.4 {said[2]} said that it reaches {said[:2]}, and it reaches {watch.latest.reaches}")
 
     def _reports(self, watch: Watch) -> None:
@@ -57,11 +66,13 @@ class Agreement:
                 continue
             report = said.get(other.name)
             if report is None:
-                watch.found(f"B.1 no rendition report of {other.name}")
+                # What came by another way may have come into being after this playlist had been written.
+                if self._at_once or len(other.segments) > NEW_SEGMENTS_MAX:
+                    watch.found(f"B.1 no rendition report of {other.name}")
                 continue
             reaches = int(report["LAST-MSN"]), int(report.get("LAST-PART", -1))
             known = self._seen.get(watch.name, {}).get(other.name, (-1, -1))
-            if reaches < known:
+            if self._at_once and reaches < known:
                 watch.found(f"4.4.5.4 it says that {other.name} reaches {reaches}, and it reached {known} before")
             self._said[other.name] = max(self._said.get(other.name, (-1, -1, "")), (*reaches, watch.name))
 

@@ -4,21 +4,29 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
 
+import httpx
 import pytest
+from starlette.applications import Starlette
 
 from media import ffmpeg, pipeline
+from media.archive import Archive
 from media.fmp4.reader import Fmp4Reader
 from media.hls.agreement import Agreement
 from media.hls.live import LiveBroadcast
 from media.hls.validator import SYNC_S_MAX, Watch
+from media.origin import Origin
 from media.sample import AudioTrack, Rendition, Sample
 from media.slate import Slates
+from media.vod import Vod
 from tests.media.hls.given import AUDIO, VIDEO, frames, interleaved, rendition, sound
 from tests.media.hls.kept import Kept
+from tests.media.hls.viewing import REWIND, Viewing, recording_of
+from tests.media.stage import served
 from tests.media.tags import tags
 from tests.media.test_pipeline import ANN, live_on, transcoder_of, until
 from tests.media.test_reconnects import OnTime
@@ -152,10 +160,11 @@ def test_timestamps_that_pass_the_wrap_of_rtmp_and_of_32_bits_of_90_khz_go_on() 
     assert watching.findings == []
 
 
+@pytest.mark.parametrize("gop", [60, 250])
 async def test_a_real_broadcast_that_is_interrupted_and_loses_its_ffmpeg_keeps_every_rule(
-    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch, gop: int
 ) -> None:
-    await _real(OnTime(tmp_path), monkeypatch, seconds=12, rounds=2)  # type: ignore[arg-type]
+    await _real(OnTime(tmp_path), monkeypatch, seconds=12, rounds=2, gop=gop)  # type: ignore[arg-type]
 
 
 @pytest.mark.full
@@ -166,16 +175,24 @@ async def test_a_real_broadcast_of_ten_minutes_keeps_every_rule(
     await _real(OnTime(tmp_path), monkeypatch, seconds=400, rounds=3)  # type: ignore[arg-type]
 
 
-async def _real(stand: OnTime, monkeypatch: pytest.MonkeyPatch, *, seconds: int, rounds: int) -> None:
+async def _real(stand: OnTime, monkeypatch: pytest.MonkeyPatch, *, seconds: int, rounds: int, gop: int = 60) -> None:
+    """Seen over HTTP by players of the live playlists and of the rewindable ones, and afterwards as a recording."""
     monkeypatch.setattr(pipeline, "SLATES_AFTER_S", 0.0)
-    sent = tags(seconds=seconds)
-    async with stand.node(silent_s=0.5, slates=Slates(ffmpeg.binary())) as (broadcasts, registry):
-        watching: Watching | None = None
+    sent = tags(seconds=seconds, gop=gop)
+    apart = ["source"] if gop > 60 else []
+    async with AsyncExitStack() as stack:
+        node = stand.node(silent_s=0.5, slates=Slates(ffmpeg.binary()))
+        broadcasts, registry = await stack.enter_async_context(node)
+        vod = Vod(Archive.open(str(stand.folder)))
+        origin = Origin(registry, past=vod.object)
+        url = await stack.enter_async_context(served(Starlette(routes=[*origin.routes(), *vod.routes()])))
+        client = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=60))
+        live = await stack.enter_async_context(Viewing(client, "ann"))
+        rewound = await stack.enter_async_context(Viewing(client, "ann", REWIND))
         for number in range(rounds):
             sink = await broadcasts.open(ANN, encoder="", peer="")
             pacing = asyncio.create_task(pace(sink, sent))
             await until(lambda: registry.on_channel("ann"))
-            watching = watching or Watching(live_on(registry))
             if number == 1:
                 await until(lambda: broadcasts._by_channel["c1"]._transcoder and transcoder_of(broadcasts).lag_s > 0)
                 killed = transcoder_of(broadcasts).pid
@@ -185,9 +202,16 @@ async def _real(stand: OnTime, monkeypatch: pytest.MonkeyPatch, *, seconds: int,
             await sink.close("disconnected" if number < rounds - 1 else "unpublished")
             if number < rounds - 1:
                 await asyncio.sleep(2.5)  # the slate's time
-        assert watching is not None
-        assert watching.findings == []
-        assert watching.watches["source"].samples > rounds * seconds * 30
+        for viewing in (live, rewound):
+            await viewing.ended()
+            assert viewing.agreement.findings(apart=apart) == []
+            assert viewing.agreement.watches["source"].samples > rounds * seconds * 30
+        assert rewound.delta_updates > 0
+        origin.close()
+        recording = await recording_of(client, live_on(registry).broadcast_id)
+        assert set(recording.watches) == set(live.agreement.watches)
+        assert recording.findings(apart=recording.watches) == []
+        assert recording.watches["source"].samples > rounds * seconds * 30
 
 
 # -- the rules themselves ----------------------------------------------------------------------------------------------
