@@ -7,7 +7,6 @@ a noisy neighbour meets both.
 
 import argparse
 import asyncio
-import gc
 import itertools
 import statistics
 import threading
@@ -33,6 +32,7 @@ from eventstore.port import SHARDS, Append, Appended, StreamWrite, shard_of
 from eventstore.postgres import PostgresStore
 from eventstore.rows import Command, StoredWrite
 from eventstore.writer import Writer
+from gateways import garbage
 from gateways.bootstrap import new_id
 
 CALLERS: Final = 64
@@ -228,6 +228,7 @@ async def follower(dsn: str) -> AsyncIterator[Callable[[], Any]]:
 
 async def run(rounds: int, seconds: float) -> None:
     on = machine()
+    garbage.look_seldom()
     stored = await asyncio.to_thread(sample_state)
     with durable_postgres() as server:
         dsn, keys_dsn, peer_dsn = (server.ensure_database(name) for name in ("ours", "keys", "peer"))
@@ -238,8 +239,7 @@ async def run(rounds: int, seconds: float) -> None:
         writer: Writer[Command] = Writer(store._connect_writer, rows.append, lanes=2)
         await writer.open()
         await ours(writer, stored, 2)
-        gc.collect()
-        gc.freeze()  # as every role does once it serves
+        garbage.spare_what_is_here()  # as every role does once it serves
         # Before anything saturates the disk: what a full load leaves to be written back would be measured instead.
         await settled(dsn)
         paced = [await latency_ms(writer, stored, rate, 2 * seconds) for rate in (2_000, 17_000)]

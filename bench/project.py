@@ -33,6 +33,7 @@ from eventstore.migrate import EVENT_STORE, PERSONAL_KEYS, migrate
 from eventstore.port import EVENTS_PER_APPEND_MAX, SHARDS, Append, StreamWrite
 from eventstore.postgres import PostgresStore
 from eventstore.relay import Relay
+from gateways import garbage
 from gateways.engines.broker import PARTITIONS, Broker, ensure_topics
 from gateways.engines.postgres import Postgres
 from projections import audience, chat_log, checkpoints, follows
@@ -258,6 +259,7 @@ if __name__ == "__main__":
     parser.add_argument("--peer-messages", type=int, default=15_000)
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     told = vars(parser.parse_args())
+    garbage.look_seldom()  # as every role does
     match told.pop("child"):
         case ["relay", dsn, bootstrap, count]:
             asyncio.run(relay_child(dsn, bootstrap, int(count)))

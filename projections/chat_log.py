@@ -12,7 +12,7 @@ import orjson
 from domain.chat import ChatCleared, MessageDeleted, MessagePosted, UserBanned, UserTimedOut
 from eventstore.port import Recorded
 from projections.projection import Projection
-from projections.rows import Change, Put, Table
+from projections.rows import Change, Insert, Put, Table
 
 MESSAGES: Final = Table(
     "messages",
@@ -38,16 +38,12 @@ _NO_BADGES: Final = "[]"
 
 def _posted(recorded: Recorded) -> Iterable[Change]:
     event: MessagePosted = recorded.event
-    values = {
-        "message_id": event.message_id,
-        "author_id": event.author_id,
-        "username": event.username,
-        "text": event.text,
-        "badges": orjson.dumps(event.badges).decode() if event.badges else _NO_BADGES,
-        "reply_to": event.reply_to,
-        "at": recorded.at,
-    }
-    return (Put(MESSAGES, (event.channel_id, recorded.version), values),)
+    badges = orjson.dumps(event.badges).decode() if event.badges else _NO_BADGES
+    row = (
+        event.channel_id, recorded.version, event.message_id, event.author_id, event.username, event.text, badges,
+        event.reply_to, recorded.at,
+    )  # fmt: skip
+    return (Insert(MESSAGES, row),)
 
 
 def _deleted(recorded: Recorded) -> Iterable[Change]:

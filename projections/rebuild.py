@@ -16,10 +16,10 @@ import structlog
 from eventstore.port import SHARDS
 from eventstore.wire import WireEvent
 from projections import checkpoints
-from projections.checkpoints import Connection, Current, Missing, Outdated, Pool
+from projections.checkpoints import Current, Missing, Outdated, Pool
 from projections.projection import Projection
 from projections.registry import PROJECTIONS, projection
-from projections.rows import Change, fold, statements
+from projections.rows import Change, Connection, write
 from projections.runner import Log
 
 log_ = structlog.get_logger()
@@ -175,8 +175,7 @@ class _Rebuild:
             # The swap's commit makes all of it durable; until then a crash costs the rebuild, not the read model.
             await connection.execute("SET LOCAL synchronous_commit = off")
             await checkpoints.move(connection, self._next, self._position, reached)
-            for sql, args in statements(self._next, fold(changes)):
-                await connection.execute(sql, *args, timeout=STATEMENT_S_MAX)
+            await write(connection, self._next, changes, statement_s_max=STATEMENT_S_MAX)
         self._position |= reached
         done, todo = sum(self._position.values()), sum(targets.values())
         self._progress(Progress(self._one.name, self._events, done, todo, time.monotonic() - self._started))
