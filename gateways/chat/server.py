@@ -42,6 +42,7 @@ CLOSE_SLOW: Final = 4000
 CLOSE_ABUSE: Final = 4100
 
 _refused = Counter("tallylight_chat_connections_refused_total", "Connections refused before the upgrade", ["code"])
+_slow = Counter("tallylight_chat_slow_readers_total", "Members cut off because they read too slowly")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ class _Member:
             return False
         if transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
             # A close frame would only join the queue that nobody reads.
+            _slow.inc()
             transport.abort()
             return False
         transport.write(data)
@@ -176,7 +178,7 @@ class ChatServer:
         except ConnectionClosed:
             pass
         finally:
-            await self._pod.leave(admitted.channel_id, member)
+            self._pod.leave(admitted.channel_id, member)
 
     async def _read(self, connection: ServerConnection, member: _Member, channel_id: str) -> None:
         allowance, bad = _Allowance(), 0

@@ -36,7 +36,7 @@ class StoreFeed:
     async def watch(self, shard: int) -> None:
         return None
 
-    async def unwatch(self, shard: int) -> None:
+    def unwatch(self, shard: int) -> None:
         return None
 
     async def run(self) -> None:
