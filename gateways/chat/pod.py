@@ -5,11 +5,9 @@ fast way: a room sees by its dense positions what it missed and reads that from 
 """
 
 import asyncio
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from hashlib import blake2b
 from itertools import groupby
 from typing import Final, Protocol
 from uuid import UUID, uuid5
@@ -24,6 +22,7 @@ from eventstore.port import Appended, ChatPost, Duplicate, EventStore, Outcome, 
 from gateways.chat import frames
 from gateways.chat.frames import Json
 from gateways.chat.room import LOG_MAX, Room, encode_entries, entry, tick_s
+from gateways.chat.text import emote_only, text_digest
 
 log = structlog.get_logger()
 
@@ -365,16 +364,6 @@ class Pod:
 
     async def _standing(self, channel_id: str, identity: Identity | None) -> Standing:
         return Standing() if identity is None else await self._standings.standing(channel_id, identity.account_id)
-
-
-def text_digest(text: str) -> bytes:
-    """What the `unique` mode compares: case and spacing do not make a text another one."""
-    return blake2b(" ".join(text.casefold().split()).encode(), digest_size=16).digest()
-
-
-def emote_only(text: str) -> bool:
-    """Whether a text is pictographs alone (Unicode So, with the joiners, selectors and modifiers that shape them)."""
-    return all(unicodedata.category(char) in {"So", "Sk", "Mn", "Me", "Cf", "Zs"} for char in text)
 
 
 def _mode(row: object) -> ChatMode | None:
