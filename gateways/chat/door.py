@@ -4,7 +4,7 @@ The role `chat` makes one of each. A person's standing is kept for a moment, sin
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import monotonic
 from typing import Final
 from urllib.parse import urlsplit
@@ -71,7 +71,7 @@ def _access(header: str | None) -> str | None:
 
 
 class ModelStandings:
-    """Roles from the store's own table, follows and subscriptions from the read models, which may lag a second."""
+    """Roles from the store's own table; follows, subscriptions and erasures from the read models, which may lag a second."""
 
     def __init__(self, store: EventStore, models: ReadModels, *, clock: Callable[[], float] = monotonic) -> None:
         self._store = store
@@ -90,6 +90,14 @@ class ModelStandings:
         while len(self._kept) > STANDINGS_MAX:
             self._kept.popitem(last=False)
         return standing
+
+    async def erased(self, usernames: Collection[str]) -> Collection[str]:
+        if not usernames:
+            return ()
+        try:
+            return await self._models.erased(usernames)
+        except Away as fault:
+            raise StoreUnavailable(repr(fault)) from fault
 
     async def _read(self, channel_id: str, account_id: str) -> Standing:
         role = await self._store.index_row("channel_roles", {"channel_id": channel_id, "account_id": account_id})

@@ -140,6 +140,11 @@ def moderation(recorded: Recorded) -> Json:
             return {"type": "position", "position": position}
 
 
+def erased(user: str) -> Json:
+    """A person's account was erased: everything they wrote vanishes. No fact of the room, hence without a position."""
+    return {"type": "erased", "user": user}
+
+
 def mode(value: channel.ChatMode) -> Json:
     return {"type": "mode", "mode": value.model_dump()}
 

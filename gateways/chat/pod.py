@@ -5,11 +5,11 @@ fast way: a room sees by its dense positions what it missed and reads that from 
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID, uuid5
 
 import structlog
@@ -21,7 +21,7 @@ from eventstore.errors import StoreUnavailable
 from eventstore.port import Appended, ChatPost, Duplicate, EventStore, Outcome, Recorded, Refused, shard_of
 from gateways.chat import frames
 from gateways.chat.frames import Json
-from gateways.chat.room import LOG_MAX, Room, encode_entries, entry, tick_s
+from gateways.chat.room import LOG_MAX, Room, entry, erase, tick_s, users_of
 from gateways.chat.text import emote_only, text_digest
 
 log = structlog.get_logger()
@@ -61,6 +61,10 @@ class Standing:
 
 class Standings(Protocol):
     async def standing(self, channel_id: str, account_id: str) -> Standing: ...
+
+    async def erased(self, usernames: Collection[str]) -> Collection[str]:
+        """Those of them whose accounts were erased."""
+        ...
 
 
 class Feed(Protocol):
@@ -109,6 +113,12 @@ class _Held:
     flushed_at: float = 0.0
 
 
+@dataclass(slots=True)
+class _Missed:
+    gap: list[bytes]
+    entries: list[Json]
+
+
 class Pod:
     def __init__(self, store: EventStore, feed: Feed, standings: Standings) -> None:
         self._store = store
@@ -135,28 +145,29 @@ class Pod:
         missed = await self._missed(room, after)
         # From here to the end nothing awaits: no frame of a tick can come between what was missed and what follows.
         self._flush(held)
-        if after is not None and missed is not None and (late := room.since(missed[1])):
-            missed[0].extend(late)
         user = member.identity.username if member.identity else None
         first = frames.welcome(room=name, position=room.position, user=user, badges=badges, mode=room.mode.model_dump())
-        history = room.recent() if after is None else (missed[0] if missed else room.since(after) or [])
+        if missed is not None:
+            history = missed.gap + room.resume(missed.entries)
+        else:
+            history = room.recent() if after is None else room.since(after) or []
         if member.write(b"".join(member.encode(payload) for payload in (frames.encode(first), *history))):
             held.members.add(member)
             _members.inc()
 
-    async def _missed(self, room: Room, after: int | None) -> tuple[list[bytes], int] | None:
-        """Frames after a position and the position they end at, read from the store; None where the room's memory has them all."""
-        if after is None or room.since(after) is not None:
+    async def _missed(self, room: Room, after: int | None) -> _Missed | None:
+        """What the store has after a position, up to where the room's memory goes on; None where that has it all."""
+        if after is None or room.remembers(after):
             return None
-        payloads: list[bytes] = []
-        first = max(after, room.position - RESUME_MAX)
-        if first > after:
-            payloads.append(frames.encode(frames.gap(after + 1, first)))
-        while room.since(first) is None:
-            events = await self._store.read_stream(room.stream, after=first, limit=LOG_MAX)
-            payloads.extend(encode_entries([entry(recorded) for recorded in events]))
-            first = events[-1].version
-        return payloads, first
+        at = max(after, room.position - RESUME_MAX)
+        missed = _Missed([frames.encode(frames.gap(after + 1, at))] if at > after else [], [])
+        while not room.remembers(at):
+            events = await self._store.read_stream(room.stream, after=at, limit=LOG_MAX)
+            entries = [entry(recorded) for recorded in events]
+            erase(entries, await self._standings.erased(users_of(entries)))
+            missed.entries.extend(entries)
+            at = events[-1].version
+        return missed
 
     async def _room(self, held: _Held) -> Room:
         """The room, read from the store for its first guest; others wait for the same reading."""
@@ -169,10 +180,10 @@ class Pod:
             # Watch first, then read: whatever is appended between the two comes by both ways, and repeats are passed over.
             await self._feed.watch(held.shard)
             tail = await self._store.read_stream_tail(chat.stream(held.channel_id), limit=LOG_MAX)
-            mode = await self._store.index_row("chat_modes", {"channel_id": held.channel_id})
-            room = held.room = Room(held.channel_id, held.name, tail=tail, mode=_mode(mode))
+            room = held.room = Room(held.channel_id, held.name, tail=tail)
             # What the feed brought while this was read found no room.
             await self._catch_up(held, room)
+            await self._forget_erased(held, room)
         except BaseException:
             # The next guest tries again.
             held.room = held.opening = None
@@ -232,7 +243,9 @@ class Pod:
             elif kind == "channel":
                 for recorded in run:
                     if isinstance(recorded.event, channel.ChatModeChanged):
-                        held.room.set_mode(recorded.event.mode)
+                        # What is being read at this moment may be the mode before it.
+                        async with held.lock:
+                            held.room.set_mode(recorded.event.mode)
                         self._schedule(held)
 
     async def _apply(self, held: _Held, room: Room, events: Sequence[Recorded]) -> None:
@@ -251,6 +264,13 @@ class Pod:
     async def _catch_up(self, held: _Held, room: Room) -> None:
         async with held.lock:
             await self._fill(room)
+            room.set_mode(_mode(await self._store.index_row("chat_modes", {"channel_id": held.channel_id})))
+        self._schedule(held)
+
+    async def _forget_erased(self, held: _Held, room: Room) -> None:
+        """An erasure is a fact of the person's own shard, which the feed does not bring: it is asked for."""
+        for user in await self._standings.erased(room.authors):
+            room.forget(user)
         self._schedule(held)
 
     async def sweep(self) -> None:
@@ -262,14 +282,18 @@ class Pod:
             # Once more when Kafka is back: what came between the last look and the feed's new beginning, neither has seen.
             healthy = self._feed.healthy
             settled, was_healthy = healthy and was_healthy, healthy
-            if settled and now - swept_at < SWEEP_S:
+            due = now - swept_at >= SWEEP_S
+            if settled and not due:
                 continue
-            swept_at = now
+            if due:
+                swept_at = now
             for held in list(self._held.values()):
-                if held.room is None:
+                if (room := held.room) is None:
                     continue
                 try:
-                    await self._catch_up(held, held.room)
+                    await self._catch_up(held, room)
+                    if due:
+                        await self._forget_erased(held, room)
                 except StoreUnavailable:
                     log.warning("chat.sweep", room=held.name, problem="event store away")
 
@@ -366,7 +390,7 @@ class Pod:
         return Standing() if identity is None else await self._standings.standing(channel_id, identity.account_id)
 
 
-def _mode(row: object) -> ChatMode | None:
-    if not isinstance(row, dict):
-        return None
+def _mode(row: Mapping[str, Any] | None) -> ChatMode:
+    if row is None:
+        return ChatMode()
     return ChatMode(**{name: row[name] for name in ChatMode.model_fields if row.get(name) is not None})

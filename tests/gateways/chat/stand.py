@@ -1,7 +1,7 @@
 """A chat pod with its server over the in-memory store, a feed that follows the store, and doors and standings told by the test."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,6 +67,11 @@ class Door:
 @dataclass
 class Standings:
     of: dict[str, Standing] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
+    """Who was erased."""
+
+    async def erased(self, usernames: Collection[str]) -> Collection[str]:
+        return self.gone & set(usernames)
 
     async def standing(self, channel_id: str, account_id: str) -> Standing:
         return self.of.get(account_id, Standing())

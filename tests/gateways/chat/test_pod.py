@@ -13,11 +13,15 @@ import pytest
 import pytest_asyncio
 from prometheus_client import REGISTRY
 
-from domain.chat import MessagePosted
+from domain.channel import ChatMode, ChatModeChanged
+from domain.chat import MessageDeleted, MessagePosted
+from domain.event import Event
 from eventstore.errors import StoreUnavailable
 from eventstore.memory import MemoryStore
-from eventstore.port import Appended, ChatPost, shard_of
+from eventstore.port import Append, Appended, ChatPost, IndexWrite, StreamWrite, shard_of
+from gateways.chat import pod as pods
 from gateways.chat.pod import Identity, Pod, Standing
+from gateways.chat.room import LOG_MAX
 from tests.gateways.chat.stand import ROOM, ROOM_ID, Standings, StoreFeed
 from tests.stores import memory_store
 
@@ -95,9 +99,12 @@ class Held:
 
     async def say(self, text: str, user: str = "ann") -> None:
         said = MessagePosted(channel_id=ROOM_ID, message_id=text, author_id=f"a-{user}", username=user, text=text)
-        assert isinstance(
-            await self.store.post_message(ChatPost(uuid4(), ROOM_ID, f"a-{user}", said, text.encode())), Appended
-        )
+        post = ChatPost(uuid4(), ROOM_ID, f"a-{user}", said, text.encode())
+        assert isinstance(await self.store.post_message(post), Appended)
+
+    async def append(self, event: Event, *index: IndexWrite, stream: str = f"chat-{ROOM_ID}") -> None:
+        append = Append(uuid4(), [StreamWrite(stream, ROOM_ID, [event])], index)
+        assert isinstance(await self.store.append(append), Appended)
 
     async def join(self, guest: Guest, channel_id: str = ROOM_ID, *, after: int | None = None) -> None:
         await self.pod.join(channel_id, ROOM, guest, after=after)
@@ -114,6 +121,19 @@ async def held() -> AsyncIterator[Held]:
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running
+
+
+@pytest_asyncio.fixture
+async def swept(held: Held, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Held]:
+    """Rooms are compared with the store all the time, and Kafka brings nothing."""
+    monkeypatch.setattr(pods, "SWEEP_S", 0.0)
+    monkeypatch.setattr(pods, "SWEEP_WITHOUT_KAFKA_S", 0.02)
+    held.feed.carries.clear()
+    sweeping = asyncio.create_task(held.pod.sweep())
+    yield held
+    sweeping.cancel()
+    with suppress(asyncio.CancelledError):
+        await sweeping
 
 
 def members() -> float:
@@ -230,3 +250,53 @@ async def test_what_is_brought_while_a_room_is_being_read_is_not_lost(
     await held.join(guest)
     assert (await guest.until("welcome"))["position"] == 1
     assert [item["text"] for item in (await guest.until("messages"))["items"]] == ["in between"]
+
+
+async def test_a_mode_that_the_feed_lost_is_announced(swept: Held) -> None:
+    guest = Guest()
+    await swept.join(guest)
+    mode = ChatMode(slow_s=30)
+    row = IndexWrite("chat_modes", {"channel_id": ROOM_ID}, mode.model_dump())
+    await swept.append(ChatModeChanged(channel_id=ROOM_ID, mode=mode), row, stream=f"channel-{ROOM_ID}")
+    assert (await guest.until("mode"))["mode"]["slow_s"] == 30
+    later = Guest()
+    await swept.join(later)
+    assert (await later.until("welcome"))["mode"]["slow_s"] == 30
+
+
+async def test_an_erased_persons_messages_vanish_from_screens_and_from_what_is_sent_later(swept: Held) -> None:
+    watching, later = Guest(), Guest()
+    await swept.say("my street is Elm Street", "bob")
+    await swept.say("hello", "ann")
+    await swept.join(watching)
+    assert len((await watching.until("messages"))["items"]) == 2
+    swept.standings.gone.add("bob")
+    assert await watching.until("erased") == {"type": "erased", "user": "bob"}
+    await swept.join(later)
+    assert [item["text"] for item in (await later.until("messages"))["items"]] == ["hello"]
+
+
+async def test_a_room_that_is_opened_later_shows_nothing_of_the_erased(held: Held) -> None:
+    await held.say("my street is Elm Street", "bob")
+    await held.say("hello", "ann")
+    held.standings.gone.add("bob")
+    guest = Guest()
+    await held.join(guest)
+    assert [item["text"] for item in (await guest.until("messages"))["items"]] == ["hello"]
+
+
+async def test_who_comes_back_after_long_gets_nothing_that_was_removed_or_erased_since(held: Held) -> None:
+    for number in range(LOG_MAX + 10):
+        await held.say(f"m{number}", f"u{number}")
+    deleted = MessageDeleted(
+        channel_id=ROOM_ID, message_id="m2", author_id="a-u2", username="u2", moderator_id="m", moderator="mod"
+    )
+    await held.append(deleted)
+    held.standings.gone.add("u3")
+    back = Guest()
+    await held.join(back, after=1)
+    texts: list[str] = []
+    while len(texts) < LOG_MAX + 7:
+        texts += [item["text"] for item in (await back.until("messages"))["items"]]
+    assert texts == ["m1", *(f"m{number}" for number in range(4, LOG_MAX + 10))]
+    assert (await back.until("deleted"))["id"] == "m2"
