@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from time import monotonic
 from typing import Final
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import asyncpg
 
@@ -49,8 +50,10 @@ class Door:
         return None if row is None else str(row["subject_id"])
 
     def _by_token(self, token: str | None) -> Identity | None:
-        actor = self._tokens.verify(token) if token else None
-        return None if actor is None else Identity(actor.account_id, actor.username)
+        access = self._tokens.read(token) if token else None
+        if access is None:
+            return None
+        return Identity(access.actor.account_id, access.actor.username, access.session, access.expires_at)
 
     async def _by_ticket(self, ticket: str) -> Identity | None:
         if len(ticket) > TICKET_CHARS_MAX:
@@ -60,6 +63,12 @@ class Door:
         except Away as fault:
             raise StoreUnavailable(repr(fault)) from fault
         return None if found is None else Identity(*found)
+
+    async def alive(self, sessions: Collection[UUID]) -> Collection[UUID]:
+        try:
+            return await self._sessions.alive(sessions)
+        except Away as fault:
+            raise StoreUnavailable(repr(fault)) from fault
 
 
 _TOKEN: Final = Unauthenticated("unauthenticated", "This access token is not valid (any more).")

@@ -44,10 +44,12 @@ _rooms = Gauge("tallylight_chat_rooms", "Rooms held by this pod")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who speaks: from a verified access token or ticket."""
+    """Who speaks: from a verified access token or ticket, whose session it came with and until when it was good."""
 
     account_id: str
     username: str
+    session: UUID | None = None
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

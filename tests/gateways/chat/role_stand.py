@@ -110,7 +110,8 @@ class Platform:
     async def person(self, name: str, *roles: str) -> Person:
         done = await self.do(None, RegisterAccount(f"{name}_{uuid4().hex[:6]}", "no-password"))
         actor = Actor(done.value["account_id"], done.value["username"], frozenset(roles))
-        return Person(actor, Tokens(SECRET).issue(actor, uuid4()))
+        session = await self.services.sessions.begin(actor.account_id, actor.username)
+        return Person(actor, Tokens(SECRET).issue(actor, session.family))
 
     async def room(self) -> Room:
         owner = await self.person("owner")
