@@ -86,7 +86,11 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
             readiness.show("/broadcasts", lambda: [it.model_dump() for it in broadcasts.health()])
             REGISTRY.register(StreamMetrics(broadcasts.health))
             await recover(archive, spool.put, is_live=broadcasts.is_live, now=bootstrap.clock())
-            rtmp = RtmpServer(lambda key, peer: plane.authorise(key, peer=peer), broadcasts)
+            rtmp = RtmpServer(
+                lambda key, peer: plane.authorise(key, peer=peer),
+                broadcasts,
+                per_address_max=settings.rtmp_connections_per_address_max,
+            )
             port = await rtmp.start(settings.rtmp_host, settings.rtmp_port)
             log.info("rtmp.listens", port=port)
             if settings.rtmps_port:
