@@ -83,12 +83,14 @@ def events(kinds: Iterable[type[Event]] = EVENTS) -> st.SearchStrategy[Event]:
 
 
 @st.composite
-def histories(draw: st.DrawFn, kinds: Iterable[type[Event]], *, size_max: int = 30) -> list[Said]:
+def histories(draw: st.DrawFn, kinds: Iterable[type[Event]], *, size_min: int = 1, size_max: int = 30) -> list[Said]:
     """What was said, mostly of these kinds and now and then of any other."""
     wanted = st.sampled_from(tuple(kinds))
     said: list[Said] = []
     opened: set[str] = set()
-    for kind in draw(st.lists(wanted | wanted | wanted | st.sampled_from(EVENTS), min_size=1, max_size=size_max)):
+    for kind in draw(
+        st.lists(wanted | wanted | wanted | st.sampled_from(EVENTS), min_size=size_min, max_size=size_max)
+    ):
         channel_id = draw(st.sampled_from(CHANNELS))
         event = draw(_event(kind, channel_id))
         stream, key = _place(event)
