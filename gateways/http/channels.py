@@ -1,7 +1,8 @@
 """Channels, follows, stream keys, the live directory, categories, search and broadcasts."""
 
+import secrets
 from hashlib import sha256
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from uuid import uuid5
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -31,12 +32,14 @@ from gateways.http.base import (
     page,
     perform,
     reading,
+    small,
     text,
     whole,
 )
 
 routes = APIRouter(prefix="/api/v1", tags=["channels"])
 
+STREAM_KEY_BYTES: Final = 32
 _TEXT = r"^[^\x00-\x1f\x7f]*$"
 Title = Annotated[str, StringConstraints(max_length=140, pattern=_TEXT)]
 Category = Annotated[str, StringConstraints(max_length=60, pattern=_TEXT)]
@@ -131,8 +134,8 @@ async def unfollow(name: str, response: Response, state: ApiState, actor: Somebo
 async def stream_key(
     name: str, response: Response, state: ApiState, actor: Somebody, command_id: CommandId
 ) -> dict[str, Any]:
-    """A new key; the old one stops working. It is shown here and kept nowhere."""
-    key = state.stream_key(command_id)
+    """A new key; the old one stops working. It is told once and kept nowhere, so the same request sent again is a conflict."""
+    key = f"tl_{secrets.token_urlsafe(STREAM_KEY_BYTES)}"
     command = RotateStreamKey(await channel_id_of(state, name), sha256(key.encode()).hexdigest())
     await perform(state, response, Call(command_id, actor), command)
     response.headers["Cache-Control"] = "no-store"
@@ -147,17 +150,23 @@ async def ingests(state: ApiState) -> dict[str, Any]:
 
 
 @routes.get("/categories", dependencies=[Depends(reading("categories"))])
-async def categories(state: ApiState) -> dict[str, Any]:
-    return {"items": [{"name": name} for name in await state.read_models.categories()], "next": None}
+async def categories(state: ApiState, limit: Limit, cursor: Cursor = None) -> dict[str, Any]:
+    start = after(cursor, text)
+    names = await state.read_models.categories(start[0] if start else None, limit + 1)
+    return page([{"name": name} for name in names], limit, lambda item: [item["name"]])
 
 
 @routes.get("/search", dependencies=[Depends(reading("channels"))])
 async def search(
-    state: ApiState, limit: Limit, q: Annotated[str, Query(min_length=1, max_length=100)]
+    state: ApiState, limit: Limit, q: Annotated[str, Query(min_length=1, max_length=100)], cursor: Cursor = None
 ) -> dict[str, Any]:
-    rows = await state.read_models.search(q.replace("\x00", ""), limit)
+    start = after(cursor, small, whole, text)
+    rows = await state.read_models.search(
+        q.replace("\x00", ""), (start[0], start[1], start[2]) if start else None, limit + 1
+    )
     fields = ("name", "title", "category", "is_live", "current_viewers", "follower_count", "playback_url")
-    return {"items": [{"channel": row["name"]} | {field: row[field] for field in fields} for row in rows], "next": None}
+    items = [{"channel": row["name"]} | {field: row[field] for field in fields} for row in rows]
+    return page(items, limit, lambda item: [int(not item["is_live"]), item["follower_count"], item["name"]])
 
 
 @routes.get("/channels/{name}/broadcasts", dependencies=[Depends(reading("broadcasts"))])

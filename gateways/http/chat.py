@@ -7,11 +7,12 @@ from pydantic import Field, StringConstraints
 
 from commands.authorise import may_moderate
 from commands.channels import AppointModerator, ChangeChatMode, RemoveModerator
-from commands.context import Call
+from commands.context import Actor, Call
 from commands.moderation import TIMEOUT_S_MAX, Ban, DeleteMessage, Unban
 from domain.channel import ChatMode
 from gateways.errors import Problem
 from gateways.http.base import (
+    Api,
     ApiState,
     Body,
     CommandId,
@@ -21,9 +22,11 @@ from gateways.http.base import (
     account_of,
     after,
     channel_id_of,
+    moment,
     page,
     perform,
     reading,
+    text,
     whole,
 )
 
@@ -77,6 +80,25 @@ async def replay(
     start = _position(cursor) if cursor is not None else 0
     rows = await state.read_models.replay(wanted, from_offset, to_offset, start, limit + 1)
     return page(rows, limit, lambda row: [row["position"]])
+
+
+@routes.get("/channels/{name}/bans", dependencies=[Depends(reading("bans"))])
+async def bans(name: str, state: ApiState, actor: Somebody, limit: Limit, cursor: Cursor = None) -> dict[str, Any]:
+    """Bans and timeouts that hold now, newest first; for the channel's owner and moderators."""
+    channel_id = await _moderated(name, state, actor)
+    rows = await state.people.bans(channel_id, _position(cursor) if cursor is not None else None, limit + 1)
+    return page(rows, limit, lambda row: [row["position"]])
+
+
+@routes.get("/channels/{name}/moderators", dependencies=[Depends(reading("channels"))])
+async def moderators(
+    name: str, state: ApiState, actor: Somebody, limit: Limit, cursor: Cursor = None
+) -> dict[str, Any]:
+    """In the order they were appointed; for the channel's owner and moderators."""
+    channel_id = await _moderated(name, state, actor)
+    start = after(cursor, moment, text)
+    rows = await state.people.moderators(channel_id, (start[0], start[1]) if start else None, limit + 1)
+    return page(rows, limit, lambda row: [row["since"].isoformat(), row["username"]])
 
 
 @routes.post("/channels/{name}/bans", status_code=201)
@@ -141,12 +163,18 @@ async def moderation_log(
     name: str, state: ApiState, actor: Somebody, limit: Limit, cursor: Cursor = None
 ) -> dict[str, Any]:
     """Who did what to whom, newest first; for the channel's owner and moderators."""
-    channel_id = await channel_id_of(state, name)
-    if refusal := await may_moderate(state.context, channel_id, actor):
-        raise Problem.of(refusal)
+    channel_id = await _moderated(name, state, actor)
     before = _position(cursor) if cursor is not None else None
     rows = await state.read_models.moderation_log(channel_id, before, limit + 1)
     return page(rows, limit, lambda row: [row["position"]])
+
+
+async def _moderated(name: str, state: Api, actor: Actor) -> str:
+    """The id of a channel that this person moderates."""
+    channel_id = await channel_id_of(state, name)
+    if refusal := await may_moderate(state.context, channel_id, actor):
+        raise Problem.of(refusal)
+    return channel_id
 
 
 def _position(cursor: str) -> int:
