@@ -24,7 +24,7 @@ _SUBSCRIBERS: Final = (
 )
 _CHANNEL: Final = f"""
 SELECT c.channel_id, c.name, c.owner_id, c.title, c.category, c.tags, c.chat_mode, c.opened_at,
-    a.username AS owner, a.display_name AS owner_display_name,
+    a.username AS owner, CASE WHEN a.erased_at IS NULL THEN a.display_name END AS owner_display_name,
     coalesce(f.followers, 0) AS follower_count, {_SUBSCRIBERS} AS subscriber_count,
     l.broadcast_id, l.started_at, coalesce({_VIEWERS}, 0) AS current_viewers
 FROM p_channels.channels c

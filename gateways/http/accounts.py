@@ -27,6 +27,7 @@ from gateways.auth import (
     cookie,
 )
 from gateways.errors import Problem
+from gateways.http.answers import FollowedChannel, Me, NewAccountMade, OwnSubscription, Page, SessionBegun, Ticket
 from gateways.http.base import (
     Api,
     ApiState,
@@ -88,7 +89,7 @@ class Refresh(Body):
     refresh_token: Annotated[str, StringConstraints(max_length=200)] | None = None
 
 
-@routes.post("/accounts", status_code=201)
+@routes.post("/accounts", status_code=201, response_model=NewAccountMade)
 async def register(
     body: NewAccount, request: Request, response: Response, state: ApiState, command_id: CommandId
 ) -> dict[str, Any]:
@@ -104,7 +105,7 @@ async def register(
     return dict(done.value)
 
 
-@routes.get("/accounts/me", dependencies=[Depends(reading("accounts", "channels"))])
+@routes.get("/accounts/me", dependencies=[Depends(reading("accounts", "channels"))], response_model=Me)
 async def me(state: ApiState, actor: Somebody) -> dict[str, Any]:
     channels = await state.read_models.channels_of(actor.account_id)
     display_name = await state.people.display_name(actor.account_id)
@@ -124,7 +125,11 @@ async def describe(
     await perform(state, response, Call(command_id, actor), ChangeDisplayName(body.display_name))
 
 
-@routes.get("/accounts/me/follows", dependencies=[Depends(reading("follows", "channels", "directory"))])
+@routes.get(
+    "/accounts/me/follows",
+    dependencies=[Depends(reading("follows", "channels", "directory"))],
+    response_model=Page[FollowedChannel],
+)
 async def follows(state: ApiState, actor: Somebody, limit: Limit, cursor: Cursor = None) -> dict[str, Any]:
     """Channels this account follows, the newest follow first."""
     before = after(cursor, moment, text)
@@ -132,7 +137,11 @@ async def follows(state: ApiState, actor: Somebody, limit: Limit, cursor: Cursor
     return page(rows, limit, lambda row: [row["since"].isoformat(), row["channel"]])
 
 
-@routes.get("/accounts/me/subscriptions", dependencies=[Depends(reading("subscriptions", "channels"))])
+@routes.get(
+    "/accounts/me/subscriptions",
+    dependencies=[Depends(reading("subscriptions", "channels"))],
+    response_model=Page[OwnSubscription],
+)
 async def subscriptions(state: ApiState, actor: Somebody, limit: Limit, cursor: Cursor = None) -> dict[str, Any]:
     """This account's subscriptions that run still, the one that ends next first."""
     start = after(cursor, moment, text)
@@ -148,7 +157,7 @@ async def erase(response: Response, state: ApiState, actor: Somebody, command_id
     _forget_cookies(response)
 
 
-@routes.post("/sessions")
+@routes.post("/sessions", response_model=SessionBegun, response_model_exclude_unset=True)
 async def log_in(body: Credentials, request: Request, response: Response, state: ApiState) -> dict[str, Any]:
     same_site_only(request)
     username = body.username.strip().lower().replace("\x00", "?")
@@ -172,7 +181,7 @@ def _bounded(bounds: Sequence[tuple[Attempts, str]]) -> None:
         raise Problem("too_many_attempts", "Too many wrong passwords; please wait.", wait_s=round(wait_s, 1))
 
 
-@routes.post("/sessions/refresh")
+@routes.post("/sessions/refresh", response_model=SessionBegun, response_model_exclude_unset=True)
 async def refresh(request: Request, response: Response, state: ApiState, body: Refresh | None = None) -> dict[str, Any]:
     same_site_only(request)
     session = None
@@ -200,7 +209,7 @@ async def log_out(request: Request, response: Response, state: ApiState) -> None
     _forget_cookies(response)
 
 
-@routes.post("/chat-tickets", status_code=201)
+@routes.post("/chat-tickets", status_code=201, response_model=Ticket)
 async def chat_ticket(state: ApiState, actor: Somebody) -> dict[str, Any]:
     """For clients that can set neither header nor cookie on a WebSocket: good once, for half a minute."""
     return {"ticket": await state.sessions.ticket(actor), "expires_in": TICKET_S}

@@ -21,6 +21,7 @@ from gateways.chat import asyncapi
 from gateways.errors import Problem
 from gateways.http import accounts, channels, chat, clips, money, stream_health, webhooks
 from gateways.http.base import Api
+from gateways.http.description import describe
 from gateways.read_models import NO_READ_MODEL
 from gateways.web import pages
 
@@ -63,6 +64,7 @@ def build(api: Api, *, alive: Health, ready: Health) -> FastAPI:
     async def describe_chat() -> dict[str, Any]:
         return asyncapi.document()
 
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     app.router.routes.extend(pages.routes)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 from uuid import UUID, uuid5
 
 import orjson
-from fastapi import Depends, Header, Query, Request, Response
+from fastapi import Depends, Header, Query, Request, Response, Security
+from fastapi.security import APIKeyCookie, HTTPBearer
 from pydantic import BaseModel, ConfigDict
 
 from commands.bus import handle
@@ -107,7 +108,16 @@ def same_site_only(request: Request) -> None:
     raise Problem("cross_site", "This request came from another site.")
 
 
-def somebody(actor: Annotated[Actor | None, Depends(whoever)]) -> Actor:
+# For the description alone: `whoever` reads them.
+_BEARER: Final = HTTPBearer(auto_error=False)
+_COOKIE: Final = APIKeyCookie(name=ACCESS_COOKIE, auto_error=False)
+
+
+def somebody(
+    actor: Annotated[Actor | None, Depends(whoever)],
+    _bearer: Annotated[object, Security(_BEARER)],
+    _cookie: Annotated[object, Security(_COOKIE)],
+) -> Actor:
     if actor is None:
         raise Problem("unauthenticated", "Log in first.")
     return actor

@@ -18,6 +18,8 @@ from commands.channels import (
 )
 from commands.context import Call
 from gateways.errors import Problem
+from gateways.http import answers
+from gateways.http.answers import Broadcast, Channel, ChannelOpened, FoundChannel, Ingest, LiveChannel, Page, StreamKey
 from gateways.http.base import (
     ApiState,
     Body,
@@ -65,7 +67,7 @@ class BroadcastPatch(Body):
     """Whether its recording is shown."""
 
 
-@routes.post("/channels", status_code=201)
+@routes.post("/channels", status_code=201, response_model=ChannelOpened)
 async def open_channel(
     body: NewChannel, response: Response, state: ApiState, actor: Somebody, command_id: CommandId
 ) -> dict[str, Any]:
@@ -77,7 +79,7 @@ _directory = Depends(reading("directory"))
 _page = Depends(reading("channels", "follows", "subscriptions", "directory"))
 
 
-@routes.get("/channels/live", dependencies=[_directory])
+@routes.get("/channels/live", dependencies=[_directory], response_model=Page[LiveChannel])
 async def live(
     state: ApiState, limit: Limit, category: Category | None = None, cursor: Cursor = None
 ) -> dict[str, Any]:
@@ -98,7 +100,7 @@ async def live(
     return page(items, limit, lambda item: [item["viewers"], item["broadcast_id"]])
 
 
-@routes.get("/channels/{name}", dependencies=[_page])
+@routes.get("/channels/{name}", dependencies=[_page], response_model=Channel, response_model_exclude_unset=True)
 async def channel(name: str, state: ApiState, actor: Whoever) -> dict[str, Any]:
     channel_id = await channel_id_of(state, name)
     found = await state.read_models.channel(channel_id)
@@ -130,7 +132,7 @@ async def unfollow(name: str, response: Response, state: ApiState, actor: Somebo
     await perform(state, response, Call(command_id, actor), UnfollowChannel(await channel_id_of(state, name)))
 
 
-@routes.post("/channels/{name}/stream-key")
+@routes.post("/channels/{name}/stream-key", response_model=StreamKey)
 async def stream_key(
     name: str, response: Response, state: ApiState, actor: Somebody, command_id: CommandId
 ) -> dict[str, Any]:
@@ -143,20 +145,20 @@ async def stream_key(
     return {"stream_key": key, "rtmp_url": state.rtmp_url, "srt_url": srt}
 
 
-@routes.get("/ingests")
+@routes.get("/ingests", response_model=Page[Ingest])
 async def ingests(state: ApiState) -> dict[str, Any]:
     """Where to publish to, nearest first."""
     return {"items": [{"name": "default", "rtmp_url": state.rtmp_url, "srt_url": state.srt_url or None}], "next": None}
 
 
-@routes.get("/categories", dependencies=[Depends(reading("categories"))])
+@routes.get("/categories", dependencies=[Depends(reading("categories"))], response_model=Page[answers.Category])
 async def categories(state: ApiState, limit: Limit, cursor: Cursor = None) -> dict[str, Any]:
     start = after(cursor, text)
     names = await state.read_models.categories(start[0] if start else None, limit + 1)
     return page([{"name": name} for name in names], limit, lambda item: [item["name"]])
 
 
-@routes.get("/search", dependencies=[Depends(reading("channels"))])
+@routes.get("/search", dependencies=[Depends(reading("channels"))], response_model=Page[FoundChannel])
 async def search(
     state: ApiState, limit: Limit, q: Annotated[str, Query(min_length=1, max_length=100)], cursor: Cursor = None
 ) -> dict[str, Any]:
@@ -169,7 +171,9 @@ async def search(
     return page(items, limit, lambda item: [int(not item["is_live"]), item["follower_count"], item["name"]])
 
 
-@routes.get("/channels/{name}/broadcasts", dependencies=[Depends(reading("broadcasts"))])
+@routes.get(
+    "/channels/{name}/broadcasts", dependencies=[Depends(reading("broadcasts"))], response_model=Page[Broadcast]
+)
 async def broadcasts(name: str, state: ApiState, limit: Limit, cursor: Cursor = None) -> dict[str, Any]:
     before = after(cursor, moment, text)
     channel_id = await channel_id_of(state, name)
@@ -177,7 +181,7 @@ async def broadcasts(name: str, state: ApiState, limit: Limit, cursor: Cursor = 
     return page(rows, limit, lambda row: [row["started_at"].isoformat(), row["id"]])
 
 
-@routes.get("/broadcasts/{broadcast_id}", dependencies=[Depends(reading("broadcasts"))])
+@routes.get("/broadcasts/{broadcast_id}", dependencies=[Depends(reading("broadcasts"))], response_model=Broadcast)
 async def broadcast(broadcast_id: str, state: ApiState) -> dict[str, Any]:
     found = await state.read_models.broadcast(broadcast_id.replace("\x00", "?"))
     if found is None:

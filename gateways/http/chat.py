@@ -11,6 +11,8 @@ from commands.context import Actor, Call
 from commands.moderation import TIMEOUT_S_MAX, Ban, DeleteMessage, Unban
 from domain.channel import ChatMode
 from gateways.errors import Problem
+from gateways.http import answers
+from gateways.http.answers import BanMade, Message, ModerationEntry, Moderator, Page, ReplayedMessage
 from gateways.http.base import (
     Api,
     ApiState,
@@ -54,7 +56,7 @@ class ChatModePatch(Body):
     unique: bool = False
 
 
-@routes.get("/channels/{name}/chat", dependencies=[_history])
+@routes.get("/channels/{name}/chat", dependencies=[_history], response_model=Page[Message])
 async def history(
     name: str, state: ApiState, limit: Limit, after: Annotated[int, Query(ge=0, lt=2**62)] = 0, cursor: Cursor = None
 ) -> dict[str, Any]:
@@ -64,7 +66,11 @@ async def history(
     return page(rows, limit, lambda row: [row["position"]])
 
 
-@routes.get("/broadcasts/{broadcast_id}/chat", dependencies=[_history, Depends(reading("recordings"))])
+@routes.get(
+    "/broadcasts/{broadcast_id}/chat",
+    dependencies=[_history, Depends(reading("recordings"))],
+    response_model=Page[ReplayedMessage],
+)
 async def replay(
     broadcast_id: str,
     state: ApiState,
@@ -82,7 +88,7 @@ async def replay(
     return page(rows, limit, lambda row: [row["position"]])
 
 
-@routes.get("/channels/{name}/bans", dependencies=[Depends(reading("bans"))])
+@routes.get("/channels/{name}/bans", dependencies=[Depends(reading("bans"))], response_model=Page[answers.Ban])
 async def bans(name: str, state: ApiState, actor: Somebody, limit: Limit, cursor: Cursor = None) -> dict[str, Any]:
     """Bans and timeouts that hold now, newest first; for the channel's owner and moderators."""
     channel_id = await _moderated(name, state, actor)
@@ -90,7 +96,7 @@ async def bans(name: str, state: ApiState, actor: Somebody, limit: Limit, cursor
     return page(rows, limit, lambda row: [row["position"]])
 
 
-@routes.get("/channels/{name}/moderators", dependencies=[Depends(reading("channels"))])
+@routes.get("/channels/{name}/moderators", dependencies=[Depends(reading("channels"))], response_model=Page[Moderator])
 async def moderators(
     name: str, state: ApiState, actor: Somebody, limit: Limit, cursor: Cursor = None
 ) -> dict[str, Any]:
@@ -101,7 +107,7 @@ async def moderators(
     return page(rows, limit, lambda row: [row["since"].isoformat(), row["username"]])
 
 
-@routes.post("/channels/{name}/bans", status_code=201)
+@routes.post("/channels/{name}/bans", status_code=201, response_model=BanMade)
 async def ban(
     name: str, body: NewBan, response: Response, state: ApiState, actor: Somebody, command_id: CommandId
 ) -> dict[str, Any]:
@@ -130,7 +136,7 @@ async def delete_message(
     await perform(state, response, Call(command_id, actor), command)
 
 
-@routes.patch("/channels/{name}/chat-mode")
+@routes.patch("/channels/{name}/chat-mode", response_model=ChatMode)
 async def chat_mode(
     name: str, body: ChatModePatch, response: Response, state: ApiState, actor: Somebody, command_id: CommandId
 ) -> dict[str, Any]:
@@ -158,7 +164,11 @@ async def remove(
     await perform(state, response, Call(command_id, actor), command)
 
 
-@routes.get("/channels/{name}/moderation-log", dependencies=[Depends(reading("moderation"))])
+@routes.get(
+    "/channels/{name}/moderation-log",
+    dependencies=[Depends(reading("moderation"))],
+    response_model=Page[ModerationEntry],
+)
 async def moderation_log(
     name: str, state: ApiState, actor: Somebody, limit: Limit, cursor: Cursor = None
 ) -> dict[str, Any]:

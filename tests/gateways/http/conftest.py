@@ -30,6 +30,7 @@ from gateways.settings import Stored
 from projections import rebuild
 from projections.worker import Worker
 from tests.engines import fresh_database
+from tests.gateways.http.described import Described
 
 PASSWORD = "correct horse battery"
 
@@ -51,6 +52,7 @@ class Stand:
     client: httpx.AsyncClient
     charges: Charges
     settings: Stored
+    described: Described
     streams: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What the media nodes say of channels that are on air, by channel id."""
     fuzzer: "Person | None" = None
@@ -150,9 +152,11 @@ async def stand(postgres: Postgres, tmp_path_factory: Any) -> AsyncIterator[Stan
 
             app = build(api, alive=fine, ready=fine)
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            described = Described(app)
+            hooks = {"response": [described.check]}
+            async with httpx.AsyncClient(transport=transport, base_url="http://test", event_hooks=hooks) as client:
                 client.cookies.jar.set_policy(_NoCookies())
-                yield Stand(app, api, services, client, charges, settings, streams)
+                yield Stand(app, api, services, client, charges, settings, described, streams)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
         charges.close()
