@@ -17,7 +17,7 @@ from domain.shared import Money, Refusal, normalise_name
 from gateways.auth import ACCESS_S, PASSWORD_CHARS_MAX, PASSWORD_CHARS_MIN
 from gateways.beside import Beside, beside
 
-_ROLES_LOCK: Final = 1_413_565_011
+ROLES_LOCK: Final = 1_413_565_011
 """An advisory lock: of two who revoke at once, the second sees what the first left."""
 
 
@@ -83,11 +83,11 @@ async def revoke(username: str, role: str) -> int:
         account_id = await _account_id(here, username)
         if account_id is None:
             return _nobody(username)
-        await connection.execute("SELECT pg_advisory_lock($1)", _ROLES_LOCK)
+        await connection.execute("SELECT pg_advisory_lock($1)", ROLES_LOCK)
         try:
             revoked = await handle(_context(here), Call(uuid7()), RevokeRole(account_id, role, trusted=True))
         finally:
-            await connection.execute("SELECT pg_advisory_unlock($1)", _ROLES_LOCK)
+            await connection.execute("SELECT pg_advisory_unlock($1)", ROLES_LOCK)
     if isinstance(revoked, Refusal):
         return _refused(revoked)
     typer.echo(
