@@ -54,7 +54,7 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
     async with bootstrap.services(settings) as opened:
         presence = PresenceSender(settings.node, settings.bootstrap_servers)
         plane = StoreEventPlane(opened.store, presence.seen, clock=bootstrap.clock)
-        archive = Archive.open(settings.archive_url or str(settings.data_dir / "archive"), node=settings.node)
+        archive = Archive.open(settings.archive, node=settings.node)
         # Node and start: no media address of this process was ever another's.
         registry = LiveRegistry(
             epoch=f"{settings.node}-{time.time_ns() // 1_000_000:x}", clock=time.monotonic, rewind_s=settings.rewind_s

@@ -119,7 +119,6 @@ class ApiSettings(Stored, Conveyed):
 class ChatSettings(Stored, Conveyed):
     host: str = "127.0.0.1"
     chat_port: Port = 8002
-    irc_port: Port = 6667
     public_url: str = "http://localhost:8000"
     token_secret: SecretStr
     trusted_fronts: str = "127.0.0.1,::1"
@@ -146,6 +145,12 @@ class MediaSettings(Stored, Conveyed):
     tls_key: Path | None = None
     archive_url: str = ""
     """An object store as obstore spells it (`s3://bucket/…`); empty: a folder below `data_dir`."""
+
+    @property
+    def archive(self) -> str:
+        """Where finished segments and their manifests go."""
+        return self.archive_url or str(self.data_dir / "archive")
+
     ffmpeg: str = ""
     """A path; empty: the wheel's own."""
     node: str = "media-1"
@@ -210,7 +215,6 @@ class UpSettings(FrontSettings):
     """`tallylight up`: the public ports, and where another Postgres or broker should be used instead of the embedded ones."""
 
     rtmp_port: Port = 1935
-    irc_port: Port = 6667
     postgres_port: Port = 0
     broker_port: Port = 0
     dsn: SecretStr | None = None
