@@ -3,7 +3,7 @@
 Keyset cursors, never offsets. What was removed from a chat is filtered where it is read.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -58,7 +58,8 @@ CHAPTER_S_MIN: Final = 2.0
 _SHOWN: Final = """NOT EXISTS (SELECT FROM p_chat_log.deleted d WHERE d.channel_id = m.channel_id AND d.message_id = m.message_id)
     AND NOT EXISTS (SELECT FROM p_chat_log.silenced s
         WHERE s.channel_id = m.channel_id AND s.account_id = m.author_id AND s.position > m.position)
-    AND NOT EXISTS (SELECT FROM p_chat_log.cleared x WHERE x.channel_id = m.channel_id AND x.position > m.position)"""
+    AND NOT EXISTS (SELECT FROM p_chat_log.cleared x WHERE x.channel_id = m.channel_id AND x.position > m.position)
+    AND NOT EXISTS (SELECT FROM p_accounts.accounts a WHERE a.account_id = m.author_id AND a.erased_at IS NOT NULL)"""
 _MESSAGE: Final = "m.message_id AS id, m.position, m.username AS user, m.text, m.badges, m.reply_to, m.at"
 
 
@@ -261,6 +262,14 @@ class ReadModels:
         )
         return [_message(row) for row in rows]
 
+    async def erased(self, usernames: Collection[str]) -> set[str]:
+        """Those of them whose accounts were erased."""
+        rows = await self._no_tables_yet(
+            "SELECT username FROM p_accounts.accounts WHERE username = ANY($1::text[]) AND erased_at IS NOT NULL",
+            list(usernames),
+        )
+        return {row[0] for row in rows}
+
     async def message_author(self, channel_id: str, message_id: str) -> tuple[str, str] | None:
         row = await self._pool.fetchrow(
             "SELECT author_id, username FROM p_chat_log.messages WHERE message_id = $1 AND channel_id = $2",
@@ -290,9 +299,12 @@ class ReadModels:
 
     async def moderation_log(self, channel_id: str, before: int | None, limit: int) -> list[Row]:
         rows = await self._pool.fetch(
-            "SELECT position, at, action, moderator, target, message_id, reason, duration_s, until, mode"
-            " FROM p_moderation.entries WHERE channel_id = $1 AND ($2::bigint IS NULL OR position < $2)"
-            " ORDER BY position DESC LIMIT $3",
+            # Facts of the channel's own stream name their moderator by id alone.
+            "SELECT e.position, e.at, e.action, coalesce(e.moderator, a.username) AS moderator, e.target, e.message_id,"
+            " CASE WHEN t.erased_at IS NULL THEN e.reason END AS reason, e.duration_s, e.until, e.mode"
+            " FROM p_moderation.entries e LEFT JOIN p_accounts.accounts a ON a.account_id = e.moderator_id"
+            " LEFT JOIN p_accounts.accounts t ON t.account_id = e.target_id"
+            " WHERE e.channel_id = $1 AND ($2::bigint IS NULL OR e.position < $2) ORDER BY e.position DESC LIMIT $3",
             channel_id,
             before,
             limit,

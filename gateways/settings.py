@@ -122,6 +122,10 @@ class ChatSettings(Stored, Conveyed):
     irc_port: Port = 6667
     public_url: str = "http://localhost:8000"
     token_secret: SecretStr
+    trusted_fronts: str = "127.0.0.1,::1"
+    """Addresses or ranges whose X-Forwarded-For names the client: the front's."""
+    chat_sockets_per_address_max: Annotated[int, Field(ge=0, le=100_000)] = 256
+    """Connections one address may have to a chat pod; 0: any number. A campus or a mobile network may stand behind one address."""
 
 
 class MediaSettings(Stored, Conveyed):
@@ -130,6 +134,8 @@ class MediaSettings(Stored, Conveyed):
     """The origin's HTTP port, behind the front."""
     rtmp_host: str = "127.0.0.1"
     rtmp_port: Port = 1935
+    rtmp_connections_per_address_max: Annotated[int, Field(ge=1, le=2_000)] = 100
+    """An IPv6 network of /64 counts as one address."""
     rtmps_port: Port = 0
     """RTMP in TLS, with `tls_certificate` and `tls_key`; 0: none."""
     srt_port: Port = 0

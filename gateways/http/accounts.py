@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Sequence
-from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Annotated, Any, Final
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import StringConstraints
@@ -28,10 +28,10 @@ from gateways.auth import (
 )
 from gateways.errors import Problem
 from gateways.http.base import Api, ApiState, Body, CommandId, Somebody, perform, reading, same_site_only
+from gateways.peers import counted_as
 
 routes = APIRouter(prefix="/api/v1", tags=["accounts"])
 
-IPV6_PREFIX: Final = 64
 _SESSIONS_PATH: Final = "/api/v1/sessions"
 Password = Annotated[
     str, StringConstraints(strip_whitespace=False, min_length=PASSWORD_CHARS_MIN, max_length=PASSWORD_CHARS_MAX)
@@ -134,7 +134,7 @@ async def log_out(request: Request, response: Response, state: ApiState) -> None
     token = bearer(request.headers.get("Authorization"))
     if token is None and (refresh_token := cookie(cookies, REFRESH_COOKIE)):
         await state.sessions.end(refresh_token)
-    elif family := state.tokens.session_of(token or cookie(cookies, ACCESS_COOKIE) or ""):
+    elif family := _session(request, state):
         await state.sessions.end_family(family)
     else:
         raise Problem("unauthenticated", "There is no session to end.")
@@ -142,9 +142,10 @@ async def log_out(request: Request, response: Response, state: ApiState) -> None
 
 
 @routes.post("/chat-tickets", status_code=201)
-async def chat_ticket(state: ApiState, actor: Somebody) -> dict[str, Any]:
+async def chat_ticket(request: Request, state: ApiState, actor: Somebody) -> dict[str, Any]:
     """For clients that can set neither header nor cookie on a WebSocket: good once, for half a minute."""
-    return {"ticket": await state.sessions.ticket(actor), "expires_in": TICKET_S}
+    ticket = await state.sessions.ticket(actor, _session(request, state))
+    return {"ticket": ticket, "expires_in": TICKET_S}
 
 
 async def _told(state: Api, request: Request, response: Response, session: Session) -> dict[str, Any]:
@@ -169,12 +170,11 @@ def _forget_cookies(response: Response) -> None:
 
 
 def _peer(request: Request) -> str:
-    """The address the front saw. Of IPv6 the network: whoever has one address of it has them all."""
-    host = request.client.host if request.client else "unknown"
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host
-    if isinstance(address, IPv4Address):
-        return host
-    return str(address.ipv4_mapped or ip_network((address, IPV6_PREFIX), strict=False))
+    """The address the front saw."""
+    return counted_as(request.client.host if request.client else "unknown")
+
+
+def _session(request: Request, state: Api) -> UUID | None:
+    """The session of the access token, by whichever way it came."""
+    token = bearer(request.headers.get("Authorization")) or cookie(request.headers.get("Cookie"), ACCESS_COOKIE)
+    return state.tokens.session_of(token or "")

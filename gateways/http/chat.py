@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints
 from commands.authorise import may_moderate
 from commands.channels import AppointModerator, ChangeChatMode, RemoveModerator
 from commands.context import Call
-from commands.moderation import TIMEOUT_S_MAX, Ban, DeleteMessage, Unban
+from commands.moderation import TIMEOUT_S_MAX, Ban, ClearChat, DeleteMessage, Unban
 from domain.channel import ChatMode
 from gateways.errors import Problem
 from gateways.http.base import (
@@ -32,7 +32,7 @@ routes = APIRouter(prefix="/api/v1", tags=["chat"])
 SLOW_S_MAX = 120
 FOLLOWERS_ONLY_MIN_MAX = 3 * 30 * 24 * 60
 HOURS_S_MAX = 30 * 86_400.0
-_history = Depends(reading("chat_log"))
+_history = Depends(reading("chat_log", "accounts"))
 
 
 class NewBan(Body):
@@ -55,7 +55,7 @@ class ChatModePatch(Body):
 async def history(
     name: str, state: ApiState, limit: Limit, after: Annotated[int, Query(ge=0, lt=2**62)] = 0, cursor: Cursor = None
 ) -> dict[str, Any]:
-    """Messages after a position, oldest first, without what was removed."""
+    """Messages after a position, oldest first, without what was removed or erased."""
     start = _position(cursor) if cursor is not None else after
     rows = await state.read_models.chat(await channel_id_of(state, name), start, limit + 1)
     return page(rows, limit, lambda row: [row["position"]])
@@ -100,6 +100,12 @@ async def unban(
     await perform(state, response, Call(command_id, actor), Unban(channel_id, account_id, plain))
 
 
+@routes.delete("/channels/{name}/chat", status_code=204)
+async def clear_chat(name: str, response: Response, state: ApiState, actor: Somebody, command_id: CommandId) -> None:
+    """Everything said so far vanishes, from screens and from the history."""
+    await perform(state, response, Call(command_id, actor), ClearChat(await channel_id_of(state, name)))
+
+
 @routes.delete("/channels/{name}/chat/{message_id}", status_code=204)
 async def delete_message(
     name: str, message_id: str, response: Response, state: ApiState, actor: Somebody, command_id: CommandId
@@ -136,7 +142,7 @@ async def remove(
     await perform(state, response, Call(command_id, actor), command)
 
 
-@routes.get("/channels/{name}/moderation-log", dependencies=[Depends(reading("moderation"))])
+@routes.get("/channels/{name}/moderation-log", dependencies=[Depends(reading("moderation", "accounts"))])
 async def moderation_log(
     name: str, state: ApiState, actor: Somebody, limit: Limit, cursor: Cursor = None
 ) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from eventstore.wire import WireEvent, WireRecord
 from projections import checkpoints
 from projections.checkpoints import Pool
 from projections.projection import Projection
-from projections.rows import Change, Delete, Key, Patch, Put, Table
+from projections.rows import Change, Delete, Insert, Key, Patch, Put, Table
 from tests.histories import Said
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -110,7 +110,11 @@ Rows = dict[Key, dict[str, Any]]
 
 def apply(rows: Rows, change: Change, fresh: Mapping[str, Any]) -> None:
     """One change as its docstring says it, with no folding."""
-    if isinstance(change, Delete):
+    if isinstance(change, Insert):
+        table, keys = change.table, len(change.table.key)
+        assert change.row[:keys] not in rows, "such a key comes once"
+        rows[change.row[:keys]] = dict(zip(table.columns, change.row[keys:], strict=True))
+    elif isinstance(change, Delete):
         rows.pop(change.key, None)
     elif isinstance(change, Patch):
         if change.key in rows:

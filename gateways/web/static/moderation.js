@@ -85,6 +85,12 @@ onSubmit($('#moderators'), async (form) => {
   await load();
 });
 
+onSubmit($('#clear'), async () => {
+  if (!confirm('Clear the chat for everybody? What was said so far cannot be brought back.')) return;
+  await api('DELETE', `${base}/chat`);
+  await load();
+});
+
 async function modes() {
   const { chat_mode: mode } = await get(base);
   const form = $('#mode').elements;

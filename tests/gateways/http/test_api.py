@@ -11,7 +11,7 @@ import pytest
 from domain.chat import MessagePosted
 from eventstore.port import Appended, ChatPost
 from gateways.errors import STATUS
-from tests.gateways.http.conftest import PASSWORD, Stand, problem
+from tests.gateways.http.conftest import PASSWORD, Person, Stand, problem
 
 ROOT = Path(__file__).parents[3]
 
@@ -90,12 +90,12 @@ async def test_moderation_over_the_api_stands_in_the_log_and_in_admission(stand:
     channel_id = (await ann.get(f"/channels/{name}"))["channel_id"]
     assert (await ann.ask("PUT", f"/channels/{name}/moderators/{mod.name}")).status_code == 204
 
-    async def say(text: str) -> object:
+    async def say(text: str, who: Person = eve) -> object:
         event = MessagePosted(
-            channel_id=channel_id, message_id=text, author_id=eve.account_id, username=eve.name, text=text
+            channel_id=channel_id, message_id=text, author_id=who.account_id, username=who.name, text=text
         )
         return await stand.services.store.post_message(
-            ChatPost(uuid4(), channel_id, eve.account_id, event, text.encode())
+            ChatPost(uuid4(), channel_id, who.account_id, event, text.encode())
         )
 
     assert isinstance(await say("m1"), Appended)
@@ -114,6 +114,18 @@ async def test_moderation_over_the_api_stands_in_the_log_and_in_admission(stand:
     assert (await mod.ask("DELETE", f"/channels/{name}/bans/{eve.name}")).status_code == 204
     mode = await mod.ask("PATCH", f"/channels/{name}/chat-mode", {"slow_s": 30})
     assert mode.json()["slow_s"] == 30
+    assert isinstance(await say("m3", ann), Appended)
+    assert (await mod.ask("DELETE", f"/channels/{name}/chat")).status_code == 204
+    assert (await mod.get(f"/channels/{name}/chat"))["items"] == []
+    log = (await mod.get(f"/channels/{name}/moderation-log"))["items"]
+    assert [(entry["action"], entry["moderator"]) for entry in log] == [
+        ("clear", mod.name),
+        ("mode", mod.name),
+        ("unban", mod.name),
+        ("timeout", mod.name),
+        ("delete", mod.name),
+        ("mod", ann.name),
+    ]
     problem(await eve.ask("GET", f"/channels/{name}/moderation-log"), 403, "forbidden")
     problem(await mod.ask("POST", f"/channels/{name}/bans", {"username": ann.name}), 403, "cannot_ban_owner")
     problem(await mod.ask("POST", f"/channels/{name}/bans", {"username": "nobody_at_all"}), 404, "account_not_found")

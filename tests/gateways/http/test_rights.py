@@ -61,6 +61,7 @@ RIGHTS: list[tuple[str, str, Any, frozenset[str]]] = [
     ("POST", "/channels/{channel}/bans", {"username": "{victim}", "duration_s": 60}, MODERATORS),
     ("DELETE", "/channels/{channel}/bans/{victim}", None, MODERATORS),
     ("PATCH", "/channels/{channel}/chat-mode", {"slow_s": 3}, MODERATORS),
+    ("DELETE", "/channels/{channel}/chat", None, MODERATORS),
     ("GET", "/channels/{channel}/moderation-log", None, MODERATORS),
     ("PATCH", "/channels/{channel}", {"title": "A title"}, OWNERS),
     ("POST", "/channels/{channel}/stream-key", None, OWNERS),

@@ -222,5 +222,7 @@ async def test_one_idempotency_key_of_two_strangers_makes_two_accounts(stand: St
 async def test_a_ticket_is_good_once(stand: Stand) -> None:
     ann = await stand.register("ann")
     ticket = (await ann.ask("POST", "/chat-tickets")).json()["ticket"]
-    assert await stand.services.sessions.redeem(ticket) == (ann.account_id, ann.name)
+    session = stand.api.tokens.session_of(ann.token)
+    assert session is not None
+    assert await stand.services.sessions.redeem(ticket) == (ann.account_id, ann.name, session)
     assert await stand.services.sessions.redeem(ticket) is None

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Dialog, Page, expect
 from starlette.responses import Response
 
 from tests.gateways.web.conftest import Complaints
@@ -224,6 +224,37 @@ async def test_the_moderation_log_is_read_and_a_ban_is_lifted(page: Page, world:
             "unique": False,
         }
     ]
+
+
+async def test_the_chat_is_cleared_only_by_who_means_it(page: Page, world: World, log_in: LogIn) -> None:
+    await log_in()
+    log: list[dict[str, object]] = []
+
+    def cleared(_: object) -> tuple[int, None]:
+        log.insert(0, {"at": NOW.isoformat(), "action": "clear", "moderator": "ada"})
+        return 204, None
+
+    world.answers |= {
+        "GET /api/v1/channels/ada": ADA | {"chat_mode": {}},
+        "GET /api/v1/channels/ada/moderation-log": lambda _: {"items": log, "next": None},
+        "DELETE /api/v1/channels/ada/chat": cleared,
+    }
+    answers = [False, True]
+
+    async def answer(dialog: Dialog) -> None:
+        await (dialog.accept() if answers.pop(0) else dialog.dismiss())
+
+    page.on("dialog", answer)
+    await page.goto("/moderation/ada")
+    await expect(page.locator("#log-none")).to_be_visible()
+    button = page.get_by_role("button", name="Clear chat")
+    await button.click()
+    await expect(button).to_be_enabled()
+    assert world.asked_for("DELETE", "/api/v1/channels/ada/chat") == []
+    await button.click()
+    await expect(page.locator("#log tr")).to_contain_text(["ada"])
+    await expect(page.locator("#log tr")).to_contain_text(["cleared the chat"])
+    assert world.asked_for("DELETE", "/api/v1/channels/ada/chat") == [None]
 
 
 async def test_the_trial_balance_adds_up_each_currency(page: Page, world: World, log_in: LogIn) -> None:
