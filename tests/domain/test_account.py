@@ -20,6 +20,7 @@ steps = st.lists(
     st.just(REGISTERED)
     | st.builds(RoleRevoked, account_id=ann, role=roles)
     | deciding(account.grant, ann, roles)
+    | deciding(account.revoke, ann, roles, others=st.booleans())
     | deciding(account.change_display_name, ann, histories.texts)
     | deciding(account.erase, ann),
     max_size=12,
@@ -44,6 +45,17 @@ def test_a_role_is_granted_once_and_may_be_taken_back() -> None:
     taken = ACCOUNTS.given(REGISTERED, FINANCE, RoleRevoked(account_id="ann", role="finance"))
     assert taken.roles == frozenset()
     assert account.grant(taken, "ann", "finance") == [FINANCE]
+
+
+def test_a_role_is_revoked_once_and_the_last_administrators_never() -> None:
+    admin = ACCOUNTS.given(REGISTERED, RoleGranted(account_id="ann", role="admin"))
+    revoked = RoleRevoked(account_id="ann", role="admin")
+    assert code(account.revoke(admin, "ann", "admin", others=False)) == "last_admin"
+    assert account.revoke(admin, "ann", "admin", others=True) == [revoked]
+    assert account.revoke(ACCOUNTS.given(REGISTERED), "ann", "admin", others=False) == []
+    assert code(account.revoke(admin, "ann", "moderator", others=True)) == "role_unknown"
+    alone = ACCOUNTS.given(REGISTERED, FINANCE)
+    assert account.revoke(alone, "ann", "finance", others=False) == [RoleRevoked(account_id="ann", role="finance")]
 
 
 def test_roles_are_the_platforms_own() -> None:

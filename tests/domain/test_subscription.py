@@ -20,7 +20,7 @@ from domain.subscription import (
     SubscriptionStarted,
 )
 from tests import histories
-from tests.domain.given import Decide, Stream, code, deciding
+from tests.domain.given import Decide, Decided, Stream, code, deciding
 
 SUBSCRIPTIONS = Stream(Subscription(), subscription.evolve)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -36,13 +36,25 @@ CANCELLED = SubscriptionCancelled(**IDS, expires_at=END)
 EXPIRED = SubscriptionExpired(**IDS, remaining=Money(amount_minor=0, currency="USD"))
 
 steps = st.lists(
-    st.sampled_from([STARTED, RENEWED, EXPIRED]) | deciding(subscription.cancel, st.just("c1"), st.just("ann")),
+    st.sampled_from([STARTED, RENEWED, EXPIRED])
+    | deciding(
+        subscription.cancel,
+        st.just("c1"),
+        st.just("ann"),
+        now=st.sampled_from([NOW, END - timedelta(microseconds=1), END, END + timedelta(days=2 * PERIOD_DAYS)]),
+    ),
     max_size=10,
 )
 
 
-def price(state: Subscription, *, tier: int = 1, currency: str = "USD", owner: bool = False) -> Money | Refusal:
-    return subscription.price_of(state, tier=tier, currency=currency, owner=owner)
+def price(
+    state: Subscription, *, tier: int = 1, currency: str = "USD", owner: bool = False, now: datetime = NOW
+) -> Money | Refusal:
+    return subscription.price_of(state, tier=tier, currency=currency, owner=owner, now=now)
+
+
+def cancel(state: Subscription, *, now: datetime = NOW) -> Decided:
+    return subscription.cancel(state, "c1", "ann", now=now)
 
 
 @given(steps)
@@ -69,18 +81,25 @@ def test_there_is_no_price_for_what_cannot_be_bought() -> None:
     assert code(price(SUBSCRIPTIONS.given(STARTED, CANCELLED))) == "already_subscribed"
 
 
+def test_what_has_run_out_can_be_bought_anew_and_not_be_cancelled() -> None:
+    for ran_out in (SUBSCRIPTIONS.given(STARTED), SUBSCRIPTIONS.given(STARTED, CANCELLED)):
+        assert code(price(ran_out, now=END - timedelta(microseconds=1))) == "already_subscribed"
+        assert price(ran_out, now=END) == PRICES[1]
+        assert code(cancel(ran_out, now=END)) == "subscription_not_found"
+
+
 def test_what_has_expired_can_be_bought_anew() -> None:
     expired = SUBSCRIPTIONS.given(STARTED, EXPIRED)
     assert price(expired) == PRICES[1]
-    assert code(subscription.cancel(expired, "c1", "ann")) == "subscription_not_found"
+    assert code(cancel(expired)) == "subscription_not_found"
 
 
 def test_cancelling_is_said_once_and_a_renewal_takes_it_back() -> None:
-    assert subscription.cancel(SUBSCRIPTIONS.given(STARTED), "c1", "ann") == [CANCELLED]
-    assert subscription.cancel(SUBSCRIPTIONS.given(STARTED, CANCELLED), "c1", "ann") == []
-    renewed = subscription.cancel(SUBSCRIPTIONS.given(STARTED, CANCELLED, RENEWED), "c1", "ann")
+    assert cancel(SUBSCRIPTIONS.given(STARTED)) == [CANCELLED]
+    assert cancel(SUBSCRIPTIONS.given(STARTED, CANCELLED)) == []
+    renewed = cancel(SUBSCRIPTIONS.given(STARTED, CANCELLED, RENEWED))
     assert renewed == [CANCELLED.model_copy(update={"expires_at": RENEWED.expires_at})]
 
 
 def test_there_is_nothing_to_cancel_where_nothing_runs() -> None:
-    assert code(subscription.cancel(SUBSCRIPTIONS.given(), "c1", "ann")) == "subscription_not_found"
+    assert code(cancel(SUBSCRIPTIONS.given())) == "subscription_not_found"

@@ -179,7 +179,7 @@ async def test_an_erased_owners_stream_key_stops_working(stand: Stand) -> None:
     name = await ann.open_channel()
     key = (await ann.ask("POST", f"/channels/{name}/stream-key")).json()["stream_key"]
 
-    plane = StoreEventPlane(stand.services.store, lambda channel_id, viewer: None)
+    plane = StoreEventPlane(stand.services.store, lambda channel_id, viewer: None, clock=bootstrap.clock)
     assert isinstance(await plane.authorise(key, peer="192.0.2.1"), Grant)
     root = Actor("root", "root", frozenset({"admin"}))
     assert isinstance(await handle(stand.api.context, Call(uuid4(), root), EraseAccount(ann.account_id)), Done)
