@@ -73,6 +73,12 @@ class Reader:
         )
         return None if row is None else dict(row)
 
+    async def index_rows(self, table: str) -> list[dict[str, Any]]:
+        known = index.of(table)
+        columns = ", ".join(f'"{column}"' for column in (*known.key, *known.values))
+        order = ", ".join(f'"{column}"' for column in known.key)
+        return [dict(row) for row in await self._pool.fetch(f"SELECT {columns} FROM {table} ORDER BY {order}")]
+
 
 def _of_one_shard(rows: Sequence[Any]) -> tuple[int, list[WireEvent]]:
     events = [WireEvent(*columns) for _, *columns in rows]

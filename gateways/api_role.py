@@ -22,6 +22,7 @@ from gateways.retention import Retention
 from gateways.serving import serve
 from gateways.settings import ApiSettings
 from gateways.stream_health import StreamHealths
+from media.playback import Signer
 
 log = structlog.get_logger()
 
@@ -57,6 +58,7 @@ async def run_api(settings: ApiSettings, readiness: Readiness) -> None:
             logins=Attempts(most=LOGINS_MAX, window_s=LOGINS_S),
             registrations=Attempts(most=REGISTRATIONS_MAX, window_s=REGISTRATIONS_S),
             stream_health=StreamHealths(asking, nodes).of,
+            playback=Signer(settings.playback_secret.get_secret_value()),
             webhook_secrets={provider.name: settings.sandbox_secret.get_secret_value()},
         )
 

@@ -45,6 +45,7 @@ STATUS: Final[Mapping[str, int]] = {
     "recording_not_ready": 409,
     "clip_not_found": 404,
     "clip_range_invalid": 422,
+    "subscription_required": 403,
     "already_owner": 409,
     "too_many_moderators": 409,
     "conflict": 409,

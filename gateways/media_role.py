@@ -21,7 +21,7 @@ from gateways import bootstrap
 from gateways.health import Readiness
 from gateways.media_deletions import Deletions
 from gateways.media_events import StoreEventPlane
-from gateways.media_hidden import Hidden
+from gateways.media_hidden import Closed, Hidden
 from gateways.presence_sender import PresenceSender
 from gateways.serving import serve
 from gateways.settings import MediaSettings, SettingsInvalid
@@ -34,6 +34,7 @@ from media.hls.live import LiveRegistry
 from media.ladder import LADDER, Room, read_ladder
 from media.origin import Origin
 from media.pipeline import Broadcasts, Node, Reporter
+from media.playback import Gate, Signer, TokenInAddress
 from media.recovery import recover
 from media.rtmp.server import RtmpServer
 from media.slate import Slates
@@ -58,8 +59,12 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
         registry = LiveRegistry(
             epoch=f"{settings.node}-{time.time_ns() // 1_000_000:x}", clock=time.monotonic, rewind_s=settings.rewind_s
         )
-        vod = Vod(archive)
-        origin = Origin(registry, watching=plane.watching, past=vod.object)
+        gate = Gate(Signer(settings.playback_secret.get_secret_value()))
+        closed = Closed(archive, gate, opened.store)
+        await closed.remember()
+        await closed.look()  # before anything is served
+        vod = Vod(archive, gate=gate)
+        origin = Origin(registry, watching=plane.watching, past=vod.object, gate=gate)
         binary = ffmpeg.binary(settings.ffmpeg)
         storyboards = Storyboards(archive, vod, binary)
         encoder = await asyncio.to_thread(encoders.choose, binary, settings.encoder)
@@ -100,7 +105,7 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
             )
 
             models = opened.read_models
-            clips = Clips(archive, models.cut, binary)
+            clips = Clips(archive, models.cut, binary, gate=gate)
 
             async def forget(broadcast_id: str) -> None:
                 # Clips outlive it: what nobody has looked at yet is cut now.
@@ -114,11 +119,12 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
                 Deletions(models.deleted_broadcasts, forget).run(),
                 Deletions(models.deleted_clips, clips.destroy).run(),
                 Hidden(archive, vod, models.unpublished_broadcasts).run(),
+                closed.run(),
             )
             beside = [asyncio.create_task(part) for part in parts]
             app = Starlette(routes=[*origin.routes(), *storyboards.routes(), *vod.routes(), *clips.routes()])
             try:
-                await serve(app, settings.host, settings.media_port, readiness, stopping=origin.close)
+                await serve(TokenInAddress(app), settings.host, settings.media_port, readiness, stopping=origin.close)
             finally:
                 # What is on ends in order: encoders are told, recordings closed, facts told.
                 await rtmp.close()

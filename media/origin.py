@@ -22,6 +22,7 @@ from media.hls.cuts import SEGMENT_S
 from media.hls.holding import HELD_MAX, Begun, Held, Holding, PartMade, PlaylistReaches, Wish
 from media.hls.live import LiveBroadcast, LiveRegistry, LiveRendition
 from media.hls.playlist import CONTENT_TYPE
+from media.playback import Gate
 
 FIRST_SEGMENT_S_MAX: Final = 6.0
 """The master playlist of a broadcast that has just begun waits so long for something to show."""
@@ -58,6 +59,7 @@ class Directives:
     skip: bool = False
 
 
+Endpoint = Callable[[Request], Awaitable[Response]]
 Past = Callable[[Request, str, str, str], Awaitable[Response]]
 """Answers with what the archive has: of a broadcast's id, a rendition, and an object's name."""
 
@@ -71,10 +73,13 @@ class Origin:
         held_max: int = HELD_MAX,
         first_segment_s_max: float = FIRST_SEGMENT_S_MAX,
         past: Past | None = None,
+        gate: Gate | None = None,
     ) -> None:
-        """`watching(channel_id, viewer)` is called for every media playlist that a viewer asks for; `past` for what the archive has."""
+        """`watching(channel_id, viewer)` is called for every media playlist that a viewer asks for; `past` for what the archive has; `gate`
+        stands before all of it."""
         self._registry = registry
         self._past = past
+        self._gate = gate
         self._watching = watching
         self._holding = Holding(most=held_max)
         self._first_segment_s_max = first_segment_s_max
@@ -83,12 +88,9 @@ class Origin:
         get = ["GET", "HEAD"]
         below = "/live/{channel}/{address}/{rendition}"
         return [
-            *(Route(f"/live/{{channel}}/{file}", self.master, methods=get) for file in (LIVE, REWIND)),
-            *(
-                Route(f"/live/{{channel}}/{{address}}/{{rendition}}/{file}", self.media, methods=get)
-                for file in (LIVE, REWIND)
-            ),
-            Route(f"{below}/{{name}}", self.bytes_of, methods=get),
+            *(Route(f"/live/{{channel}}/{file}", self._gated(self.master), methods=get) for file in (LIVE, REWIND)),
+            *(Route(f"{below}/{file}", self._gated(self.media), methods=get) for file in (LIVE, REWIND)),
+            Route(f"{below}/{{name}}", self._gated(self.bytes_of), methods=get),
             Route("/live/{path:path}", Elsewhere("Live broadcasts play at /live/{channel}/index.m3u8.")),
         ]
 
@@ -96,6 +98,17 @@ class Origin:
     def held(self) -> int:
         """How many requests wait now."""
         return len(self._holding)
+
+    def _gated(self, endpoint: Endpoint) -> Endpoint:
+        async def answer(request: Request) -> Response:
+            broadcast = self._registry.on_channel(request.path_params["channel"])
+            if "address" in request.path_params:
+                broadcast, _ = self._find(request)
+            if self._gate is None or broadcast is None:
+                return await endpoint(request)
+            return await self._gate.answer(request, broadcast.channel_id, endpoint)
+
+        return answer
 
     def close(self) -> None:
         """Whoever waits is answered now, and nobody waits any more."""

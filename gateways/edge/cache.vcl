@@ -8,12 +8,21 @@ vcl 4.1;
 import std;
 
 include "nodes.vcl";
+include "tokens.vcl";
 
 sub vcl_recv {
     if (req.restarts == 0) {
         # Whoever stands before us names the client; Varnish appends who that was.
         set req.http.X-Forwarded-For = regsub(req.http.X-Forwarded-For, ",[^,]*$", "");
         set req.http.Tallylight-Try = "0";
+        # Nobody says for himself what his token opens.
+        unset req.http.Tallylight-Opens;
+        unset req.http.Tallylight-Token;
+        if (req.url ~ "^/play/[^/]+/") {
+            set req.http.Tallylight-Token = regsub(req.url, "^/play/([^/]+)/.*$", "\1");
+            set req.url = regsub(req.url, "^/play/[^/]+", "");
+            call read_token;
+        }
     }
     # Nothing here depends on who asks: one object serves everybody.
     unset req.http.Cookie;
@@ -59,11 +68,19 @@ sub vcl_hash {
 sub vcl_backend_fetch {
     unset bereq.http.Tallylight-Try;
     unset bereq.http.Tallylight-Node;
+    unset bereq.http.Tallylight-Token;
+    unset bereq.http.Tallylight-Opens;
     unset bereq.http.Range;
+    # Who checks tokens is given what is for some only; it is kept for all of them.
+    call prove;
 }
 
 sub vcl_backend_response {
     unset beresp.http.Set-Cookie;
+    if (beresp.http.Tallylight-Closed && beresp.ttl > 300s) {
+        # What is closed to others today may be open tomorrow.
+        set beresp.ttl = 300s;
+    }
     if (beresp.http.Cache-Control ~ "no-store" || beresp.status >= 500) {
         # Whoever waited for this shares the answer, rather than asking one after the other; the next who comes asks anew.
         set beresp.ttl = 0.1s;
@@ -99,6 +116,20 @@ sub vcl_deliver {
             return (restart);
         }
     }
+    if (resp.http.Tallylight-Closed && resp.http.Tallylight-Closed != req.http.Tallylight-Opens) {
+        # The object stays what it is; this client goes without.
+        if (!req.http.Tallylight-Token) {
+            return (synth(401, "token_required"));
+        }
+        if (!req.http.Tallylight-Opens) {
+            return (synth(401, "token_invalid"));
+        }
+        return (synth(403, "token_foreign"));
+    }
+    if (resp.http.Tallylight-Closed) {
+        set resp.http.Cache-Control = regsub(resp.http.Cache-Control, "public", "private");
+    }
+    unset resp.http.Tallylight-Closed;
     if (resp.http.Tallylight-Channel && (resp.status == 200 || resp.status == 304)) {
         # Read by gateways.edge.viewers: the origin sees one request of many.
         std.log("channel:" + resp.http.Tallylight-Channel);

@@ -24,6 +24,7 @@ from gateways.auth import ACCESS_COOKIE, Attempts, Passwords, Sessions, Tokens, 
 from gateways.bootstrap import new_id
 from gateways.errors import Problem
 from gateways.read_models import PAGE_MAX, ReadModels
+from media.playback import Signer
 from projections.queries import wait_for
 
 POSITION_HEADER: Final = "Tallylight-Position"
@@ -54,6 +55,8 @@ class Api:
     registrations: Attempts
     stream_health: Callable[[str], Awaitable[dict[str, Any] | None]]
     """Of the channel with this id, if it is on air: `gateways.stream_health`."""
+    playback: Signer
+    """Signs what subscribers play by."""
     webhook_secrets: Mapping[str, str] = field(default_factory=dict)
     """By the name of the provider that signs with it."""
 

@@ -206,6 +206,17 @@ async def test_index_rows_are_there_the_instant_their_event_is_and_not_before(st
     assert await store.index_row("channel_roles", key) is None
 
 
+async def test_all_rows_of_a_small_index_table_are_read_in_order(store: EventStore) -> None:
+    keys = [{"channel_id": name} for name in ("c2", "c1", "c3")]
+    before = await store.index_rows("channels_closed")
+    appended(await store.append(command("x", index=tuple(IndexWrite("channels_closed", key, {}) for key in keys))))
+    appended(await store.append(command("y", index=(IndexWrite("channels_closed", keys[2], None),))))
+    assert before == []
+    assert await store.index_rows("channels_closed") == [{"channel_id": "c1"}, {"channel_id": "c2"}]
+    with pytest.raises(UnknownIndex):
+        await store.index_rows("events")
+
+
 async def test_index_rows_keep_times_numbers_and_nothing(store: EventStore) -> None:
     until = NOW + timedelta(seconds=1)
     ban = {"channel_id": "c1", "account_id": "a1"}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from gateways import front
 from gateways.edge import vcl, viewers
@@ -15,7 +16,8 @@ from gateways.engines.process import EngineFailed, free_port, listening
 from gateways.health import Readiness
 from gateways.launch import start
 from gateways.settings import EdgeSettings, FrontSettings, SettingsInvalid
-from tests.gateways.edge.conftest import Edge, places, varnish
+from media.playback import Signer
+from tests.gateways.edge.conftest import SIGNER, Edge, places, varnish
 from tests.media.stage import Encoder, Stage, hint
 
 WAITERS = 50
@@ -251,7 +253,12 @@ async def test_the_role_runs_varnish_counts_viewers_and_ends_with_it(nodes: Node
     port = free_port()
     places_said = ",".join(f"{name}={host}:{at}" for name, (host, at) in places(nodes).items())
     settings = EdgeSettings(
-        data_dir=tmp_path, edge_port=port, edge_storage_mib=32, nodes=places_said, bootstrap_servers="127.0.0.1:1"
+        data_dir=tmp_path,
+        edge_port=port,
+        edge_storage_mib=32,
+        nodes=places_said,
+        bootstrap_servers="127.0.0.1:1",
+        playback_secret=SecretStr("a-secret-of-the-tests"),
     )
     readiness = Readiness("edge")
     role = asyncio.create_task(run_edge(settings, readiness))
@@ -278,3 +285,70 @@ async def run_failing(settings: EdgeSettings) -> BaseException:
 def test_without_varnish_it_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EngineFailed, match="apt-get install varnish"):
         vcl.tool("varnish-that-is-not-there")
+
+
+async def test_what_is_for_subscribers_is_kept_once_and_given_to_those_who_have_a_token(
+    nodes: Nodes, client: httpx.AsyncClient
+) -> None:
+    stage = nodes["media-2"]
+    encoder = Encoder(stage.open())
+    encoder.until(3, 0)
+    for each in nodes.values():
+        each.gate.closed = frozenset({"c1"})
+    now_s = time.time()
+    good = [SIGNER.issue("c1", f"a{number}", until_s=now_s + 60) for number in range(20)]
+    foreign = SIGNER.issue("c2", "a1", until_s=now_s + 60)
+    bad = [
+        SIGNER.issue("c1", "a1", until_s=now_s - 1),
+        Signer("x").issue("c1", "a1", until_s=now_s + 60),
+        "x",
+        good[0][:-1] + "g",
+    ]
+    paths = [
+        "/live/ann/index.m3u8",
+        f"{encoder.path}/index.m3u8",
+        f"{encoder.path}/1.m4s",
+        f"{encoder.path}/init-0.mp4",
+    ]
+    for path in paths:
+        refused = await client.get(path)
+        assert (refused.status_code, refused.json()["code"]) == (401, "token_required"), path
+        assert refused.headers["access-control-allow-origin"] == "*"
+        answers = await asyncio.gather(*(client.get(f"/play/{token}{path}") for token in good))
+        assert {answer.status_code for answer in answers} == {200}, path
+        assert len({answer.content for answer in answers}) == 1
+        assert answers[0].headers["cache-control"].startswith("private"), path
+        assert not {"tallylight-closed", "tallylight-edge"} & set(answers[0].headers)
+        for token in bad:
+            refused = await client.get(f"/play/{token}{path}")
+            assert (refused.status_code, refused.json()["code"]) == (401, "token_invalid"), (path, token)
+            assert refused.headers["cache-control"] == "no-store"
+        refused = await client.get(f"/play/{foreign}{path}", headers={"Tallylight-Opens": "c1"})
+        assert (refused.status_code, refused.json()["code"]) == (403, "token_foreign"), path
+        # A refusal is one client's, never the object's.
+        assert (await client.get(f"/play/{good[0]}{path}")).status_code == 200
+        assert stage.asked[path] == 1, path
+    assert (
+        await client.get(paths[2], headers={"Tallylight-Opens": "c1", "Tallylight-Edge": SIGNER.edge})
+    ).status_code == 401
+
+
+async def test_a_held_reload_is_one_request_whoever_waits_with_which_token(
+    nodes: Nodes, client: httpx.AsyncClient
+) -> None:
+    stage = nodes["media-1"]
+    encoder = Encoder(stage.open())
+    encoder.until(2, 3)
+    stage.gate.closed = frozenset({"c1"})
+    number, part = encoder.live.window.next
+    reload = f"{encoder.path}/index.m3u8?_HLS_msn={number}&_HLS_part={part}"
+    tokens = [f"/play/{SIGNER.issue('c1', f'a{each}', until_s=time.time() + 60)}" for each in range(5)]
+    # The first who asks has none.
+    asking = [asyncio.create_task(client.get(reload))]
+    await stage.held(1)
+    asking += [asyncio.create_task(client.get(f"{token}{reload}")) for token in tokens]
+    await asyncio.sleep(0.3)  # everybody is on the waiting list
+    encoder.until(number, part + 1)
+    answers = await asyncio.gather(*asking)
+    assert [answer.status_code for answer in answers] == [401, 200, 200, 200, 200, 200]
+    assert stage.asked[reload] == 1

@@ -26,6 +26,7 @@ from gateways.payments.sandbox import Charges
 from gateways.payments.sandbox import build as build_sandbox
 from gateways.payments.sandbox_client import SandboxProvider
 from gateways.settings import Stored
+from media.playback import Signer
 from projections import rebuild
 from projections.worker import Worker
 from tests.engines import fresh_database
@@ -139,6 +140,7 @@ async def stand(postgres: Postgres, tmp_path_factory: Any) -> AsyncIterator[Stan
                 logins=Attempts(most=5, window_s=60),
                 registrations=Attempts(most=500, window_s=60),
                 stream_health=stream_health,
+                playback=Signer("playback-secret"),
                 webhook_secrets={"sandbox": "sandbox-secret"},
             )
 
