@@ -32,6 +32,7 @@ from media.clips import Clips
 from media.deletion import destroy
 from media.hls.live import LiveRegistry
 from media.ladder import LADDER, Room, read_ladder
+from media.lease import Leases
 from media.origin import Origin
 from media.pipeline import Broadcasts, Node, Reporter
 from media.playback import Gate, Signer, TokenInAddress
@@ -56,9 +57,8 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
         plane = StoreEventPlane(opened.store, presence.seen)
         archive = Archive.open(settings.archive_url or str(settings.data_dir / "archive"), node=settings.node)
         # Node and start: no media address of this process was ever another's.
-        registry = LiveRegistry(
-            epoch=f"{settings.node}-{time.time_ns() // 1_000_000:x}", clock=time.monotonic, rewind_s=settings.rewind_s
-        )
+        run = f"{time.time_ns() // 1_000_000:x}"
+        registry = LiveRegistry(epoch=f"{settings.node}-{run}", clock=time.monotonic, rewind_s=settings.rewind_s)
         gate = Gate(Signer(settings.playback_secret.get_secret_value()))
         closed = Closed(archive, gate, opened.store)
         await closed.remember()
@@ -84,6 +84,7 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
                 room=Room(settings.transcode_mpx_s or MPX_S_PER_CORE * (os.cpu_count() or 1)),
                 ladder=read_ladder(Path(settings.ladder)) if settings.ladder else LADDER,
                 encoder=encoder,
+                leases=Leases(archive, run=run, now=bootstrap.clock),
                 recorded=storyboards.make_of,
             )
             broadcasts = Broadcasts(node, most=settings.broadcasts_max, resume_s=settings.resume_s)

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from prometheus_client import Counter
 from starlette.datastructures import QueryParams
@@ -38,6 +38,8 @@ BROWSER_CHARS_MAX: Final = 200
 LIVE: Final = "index.m3u8"
 REWIND: Final = "dvr.m3u8"
 """The playlists' names: what is live now, and with it all that can be rewound to."""
+STANDING: Final = "Tallylight-Standing"
+"""To an edge, in a channel's playlist: another node may have more than a broadcast that was interrupted or has ended."""
 _DEFAULT_TD: Final = math.ceil(SEGMENT_S)
 _DECIMAL: Final = re.compile(r"[0-9]{1,12}")
 _FILE: Final = re.compile(r"(part-|init-|)(0|[1-9][0-9]{0,11})\.(m4s|mp4)")
@@ -59,6 +61,7 @@ class Directives:
     skip: bool = False
 
 
+Standing = Literal["live", "interrupted", "ended"]
 Endpoint = Callable[[Request], Awaitable[Response]]
 Past = Callable[[Request, str, str, str], Awaitable[Response]]
 """Answers with what the archive has: of a broadcast's id, a rendition, and an object's name."""
@@ -125,7 +128,7 @@ class Origin:
             return _busy(held)
         if not broadcast.has_begun:
             return problem(404, "not_live", "This channel has nothing to show yet.", {"Retry-After": str(RETRY_S)})
-        headers = {**CORS, **kept(1)}
+        headers = {**CORS, **kept(1), STANDING: standing(broadcast)}
         text = broadcast.master(f"{broadcast.address}/", _file(request))
         return Response(text, headers=headers, media_type=CONTENT_TYPE)
 
@@ -196,6 +199,17 @@ class Origin:
         params = request.path_params
         broadcast = self._registry.at(params["channel"], params["address"])
         return broadcast, broadcast.rendition(params["rendition"]) if broadcast is not None else None
+
+
+def standing(broadcast: LiveBroadcast) -> Standing:
+    """Whether its encoder's media is what players see now."""
+    if broadcast.ended:
+        return "ended"
+    leader = broadcast.leader
+    if leader is None or not broadcast.leads:
+        return "interrupted"
+    newest = leader.window.open or leader.window.segment(leader.window.last_number)
+    return "interrupted" if newest is not None and newest.slate else "live"
 
 
 def viewer(request: Request) -> str:

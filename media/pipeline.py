@@ -23,6 +23,8 @@ from media.flv import Began, Demuxer, Frame
 from media.health import State, StreamHealth, Vitals, advice
 from media.hls.live import LiveBroadcast, LiveRegistry
 from media.ladder import AUDIO, AUDIO_BANDWIDTH, LADDER, Room, Rung, rungs_for
+from media.lease import Claim, Lease, Leases
+from media.lease import State as LeaseState
 from media.port import Ended, Fact, Grant, Interrupted, RenditionAdded, Resumed, SegmentsArchived, Started
 from media.sample import AlreadyPublishing, BadMedia, NoRoom, Rendition, SampleSink, Tag, TagSink, VideoTrack
 from media.slate import Loop, Slate, Slates, shape_of
@@ -96,6 +98,8 @@ class Node:
     room: Room = field(default_factory=lambda: Room(math.inf))
     ladder: tuple[Rung, ...] = LADDER
     encoder: Encoder = LIBX264
+    leases: Leases | None = None
+    """Where other nodes may have a channel's broadcast."""
     recorded: Callable[[str], Awaitable[None]] | None = None
     """Told of a broadcast whose recording is closed: its pictures can be made."""
 
@@ -109,6 +113,7 @@ class Broadcasts:
         self._most = most
         self._resume_s = resume_s
         self._by_channel: dict[str, _Broadcast] = {}
+        self._claiming: set[str] = set()
         self._ending: set[asyncio.Task[None]] = set()
         self._afterwards: set[asyncio.Future[None]] = set()
 
@@ -116,13 +121,32 @@ class Broadcasts:
         """Begin, or resume, the channel's broadcast. Raises `AlreadyPublishing` or `NoRoom`."""
         broadcast = self._by_channel.get(grant.channel_id)
         if broadcast is None:
-            if len(self._by_channel) >= self._most:
+            if len(self._by_channel) + len(self._claiming) >= self._most:
                 raise NoRoom
-            broadcast = self._by_channel[grant.channel_id] = _Broadcast(self._node, grant, encoder, self._silent_s)
-            _broadcasts.set(len(self._by_channel))
+            broadcast = await self._begun(grant, encoder)
         elif broadcast.publisher is not None and not broadcast.publisher.is_silent(self._silent_s):
             raise AlreadyPublishing
         return broadcast.take(_Publisher(self, broadcast))
+
+    async def _begun(self, grant: Grant, encoder: str) -> "_Broadcast":
+        """The channel's new broadcast, once no other node has one."""
+        leases, channel_id = self._node.leases, grant.channel_id
+        if channel_id in self._claiming:
+            raise AlreadyPublishing
+        self._claiming.add(channel_id)
+        try:
+            claim = await leases.claim(channel_id) if leases is not None else Claim(1, None)
+            broadcast = _Broadcast(self._node, grant, encoder, self._silent_s)
+            if leases is not None:
+                broadcast.lease = Lease(
+                    leases, channel_id, broadcast.id, claim.term, lost=lambda: self._give_up(broadcast)
+                )
+                await broadcast.lease.begin()
+        finally:
+            self._claiming.discard(channel_id)
+        self._by_channel[channel_id] = broadcast
+        _broadcasts.set(len(self._by_channel))
+        return broadcast
 
     def is_live(self, broadcast_id: str) -> bool:
         return any(broadcast.id == broadcast_id for broadcast in self._by_channel.values())
@@ -225,6 +249,7 @@ class _Broadcast:
         self.id = str(node.new_id())
         self.grant = grant
         self.publisher: _Publisher | None = None
+        self.lease: Lease | None = None
         self.timer: asyncio.TimerHandle | None = None
         self._node = node
         self._encoder = encoder
@@ -284,6 +309,7 @@ class _Broadcast:
         if not self.is_on_air and self._told:
             self._report(Resumed, "resumed", self._node.now())
         self._stop_media()
+        self._stands("live")
         wanted = rungs_for(began.video, top_height=self._node.top_height, ladder=self._node.ladder)
         rungs = self._rungs = self._node.room.admit(began.video, wanted)
         self._video = began.video
@@ -338,6 +364,12 @@ class _Broadcast:
             self._interruptions += 1
             self._report(Interrupted, "interrupted", self._last_frame_at)
             self._stop_media()
+            self._stands("interrupted")
+
+    def _stands(self, state: LeaseState) -> None:
+        """For other nodes, which an encoder that is gone here may come to."""
+        if self.lease is not None:
+            self.lease.become(state)
 
     async def _watch(self, live: LiveBroadcast) -> None:
         """Sees that the encoder is silent, and has the slate shown; prepares it first."""
@@ -376,6 +408,8 @@ class _Broadcast:
         self._stop_media()
         if self._closing:
             await asyncio.wait(set(self._closing))
+        if self.lease is not None:
+            await self.lease.close("ended")
         if self._live is None or self._recorder is None:
             return
         self._node.registry.close(self._live)

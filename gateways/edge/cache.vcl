@@ -18,6 +18,8 @@ sub vcl_recv {
         # Nobody says for himself what his token opens.
         unset req.http.Tallylight-Opens;
         unset req.http.Tallylight-Token;
+        unset req.http.Tallylight-Best;
+        unset req.http.Tallylight-Settled;
         if (req.url ~ "^/play/[^/]+/") {
             set req.http.Tallylight-Token = regsub(req.url, "^/play/([^/]+)/.*$", "\1");
             set req.url = regsub(req.url, "^/play/[^/]+", "");
@@ -68,6 +70,8 @@ sub vcl_hash {
 sub vcl_backend_fetch {
     unset bereq.http.Tallylight-Try;
     unset bereq.http.Tallylight-Node;
+    unset bereq.http.Tallylight-Best;
+    unset bereq.http.Tallylight-Settled;
     unset bereq.http.Tallylight-Token;
     unset bereq.http.Tallylight-Opens;
     unset bereq.http.Range;
@@ -108,14 +112,30 @@ sub vcl_backend_error {
 }
 
 sub vcl_deliver {
-    if ((resp.status == 404 || resp.status >= 500) && req.url ~ "^/live/[^/]+/[^/?]+\.m3u8") {
-        # Not this node's: the next one's, perhaps.
+    if (req.url ~ "^/live/[^/]+/[^/?]+\.m3u8" && resp.http.Tallylight-Standing != "live" && !req.http.Tallylight-Settled) {
+        # Not this node's, or no more: the next one's, perhaps. Its encoder may have moved. In the end the best of all answers: what was
+        # interrupted may come back here, and who saw the end may see it again.
+        if (resp.http.Tallylight-Standing == "interrupted" && req.http.Tallylight-Best !~ "^interrupted ") {
+            set req.http.Tallylight-Best = "interrupted " + req.http.Tallylight-Try;
+        }
+        if (resp.http.Tallylight-Standing == "ended" && !req.http.Tallylight-Best) {
+            set req.http.Tallylight-Best = "ended " + req.http.Tallylight-Try;
+        }
         call next_node;
         if (req.http.Tallylight-Next) {
             unset req.http.Tallylight-Next;
             return (restart);
         }
+        if (req.http.Tallylight-Best) {
+            set req.http.Tallylight-Settled = "1";
+            set req.http.Tallylight-Best = regsub(req.http.Tallylight-Best, "^.* ", "");
+            if (req.http.Tallylight-Best != req.http.Tallylight-Try) {
+                set req.http.Tallylight-Try = req.http.Tallylight-Best;
+                return (restart);
+            }
+        }
     }
+    unset resp.http.Tallylight-Standing;
     if (resp.http.Tallylight-Closed && resp.http.Tallylight-Closed != req.http.Tallylight-Opens) {
         # The object stays what it is; this client goes without.
         if (!req.http.Tallylight-Token) {

@@ -138,7 +138,7 @@ def command(config: Path, *, host: str, port: int, storage_mib: int, nodes: int)
     parameters = {
         "vcl_path": config.parent,
         "timeout_idle": IDLE_S,
-        "max_restarts": nodes + 1,
+        "max_restarts": nodes + 2,  # each asked once, and the best of them again
         # Held requests wait without a thread; those that fetch for them have one each.
         "thread_pool_min": 50,
         "default_ttl": 0,

@@ -144,6 +144,38 @@ async def test_a_node_that_is_lost_takes_its_own_broadcasts_only(
             assert gone.headers["access-control-allow-origin"] == "*"
 
 
+async def test_a_channel_is_shown_from_the_node_where_it_is_live_not_from_one_that_it_left(
+    nodes: Nodes, client: httpx.AsyncClient
+) -> None:
+    async def shown() -> str:
+        for stage in nodes.values():
+            stage.clock[0] += 0.001
+        await asyncio.sleep(1.1)  # so long an edge keeps what it heard of each node
+        answer = await client.get("/live/ann/index.m3u8")
+        assert "tallylight-standing" not in answer.headers
+        return next((name for name in nodes if f"{name}-" in answer.text), str(answer.status_code))
+
+    one = Encoder(nodes["media-1"].open())
+    one.until(3, 2)
+    assert await shown() == "media-1"
+    one.sink.close()  # the encoder is gone from the first node, which waits for it,
+    assert await shown() == "media-1"
+    two = Encoder(nodes["media-2"].open(broadcast_id="b2"))
+    two.until(2, 0)  # and has come to the second
+    assert await shown() == "media-2"
+    nodes["media-1"].registry.close(one.broadcast)
+    assert await shown() == "media-2"
+    two.sink.close()
+    assert await shown() == "media-2", "an interrupted broadcast may go on, an ended one never"
+    nodes["media-2"].registry.close(two.broadcast)
+    assert await shown() == "media-1", "both have ended"
+    for stage in nodes.values():
+        stage.clock[0] += 3600
+    assert await shown() == "404"
+    # Whoever knows an address of the old one still sees its end: hence the retention, which is over now.
+    assert (await client.get(f"{one.path}/index.m3u8")).status_code == 404
+
+
 async def test_what_is_not_media_is_refused_here(client: httpx.AsyncClient, nodes: Nodes) -> None:
     asked = set(nodes["media-1"].asked)
     for method, path, status in (
