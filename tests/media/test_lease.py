@@ -68,7 +68,7 @@ def now() -> datetime:
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(lease, "RENEW_S", 0.1)
-    monkeypatch.setattr(lease, "LEASE_S", 1.0)
+    monkeypatch.setattr(lease, "LEASE_S", 3.0)
     monkeypatch.setattr(lease, "LOOK_S", 0.02)
     return Cluster(tmp_path)
 
@@ -119,7 +119,7 @@ async def test_a_node_that_is_lost_keeps_nobody_out_for_long(cluster: Cluster) -
         standing_still(one)
         began = time.monotonic()
         sink = await two.open(ANN, encoder="", peer="")
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 6.0
         push(sink, tags())
         assert not live_on(registry).ended
         await sink.close("unpublished")
@@ -137,7 +137,7 @@ async def test_a_node_that_starts_again_is_not_kept_out_by_its_former_life(clust
     async with cluster.node("media-1") as (before, _):
         push(await before.open(ANN, encoder="", peer=""), tags())
         async with cluster.node("media-1") as (again, _):
-            sink = await asyncio.wait_for(again.open(ANN, encoder="", peer=""), 0.9)
+            sink = await asyncio.wait_for(again.open(ANN, encoder="", peer=""), 2.5)
             await sink.close("unpublished")
 
 
@@ -172,7 +172,7 @@ async def test_who_stood_still_asks_before_it_stores_anything(cluster: Cluster) 
     await held.begin()
     assert held._task is not None
     held._task.cancel()
-    await asyncio.sleep(1.1)
+    await asyncio.sleep(3.1)
     claim = await two.claim("c1")
     assert (claim.term, claim.before and claim.before.broadcast_id) == (2, "b1")
     await two.write("c1", "b1", claim.term, "live")
