@@ -30,6 +30,7 @@ from media import encoders, ffmpeg
 from media.archive import Archive
 from media.clips import Clips
 from media.deletion import destroy
+from media.facts import restore
 from media.hls.live import LiveRegistry
 from media.ladder import LADDER, Room, read_ladder
 from media.lease import Leases
@@ -54,7 +55,7 @@ MPX_S_PER_CORE: Final = 30.0
 async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
     async with bootstrap.services(settings) as opened:
         presence = PresenceSender(settings.node, settings.bootstrap_servers)
-        plane = StoreEventPlane(opened.store, presence.seen)
+        plane = StoreEventPlane(opened.store, presence.seen, clock=bootstrap.clock)
         archive = Archive.open(settings.archive_url or str(settings.data_dir / "archive"), node=settings.node)
         # Node and start: no media address of this process was ever another's.
         run = f"{time.time_ns() // 1_000_000:x}"
@@ -69,7 +70,7 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
         storyboards = Storyboards(archive, vod, binary)
         encoder = await asyncio.to_thread(encoders.choose, binary, settings.encoder)
         log.info("encoder.chosen", encoder=encoder.name)
-        async with _spool(settings, plane) as spool:
+        async with _spool(settings, plane, archive) as spool:
             reporter = Reporter(spool.put)
             node = Node(
                 registry,
@@ -91,8 +92,12 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
             plane.is_on = broadcasts.is_on
             readiness.show("/broadcasts", lambda: [it.model_dump() for it in broadcasts.health()])
             REGISTRY.register(StreamMetrics(broadcasts.health))
-            await recover(archive, spool.put, is_live=broadcasts.is_live, now=bootstrap.clock())
-            rtmp = RtmpServer(lambda key, peer: plane.authorise(key, peer=peer), broadcasts)
+            await recover(archive, spool.put, begun=spool.begun, is_live=broadcasts.is_live, now=bootstrap.clock())
+            rtmp = RtmpServer(
+                lambda key, peer: plane.authorise(key, peer=peer),
+                broadcasts,
+                per_address_max=settings.rtmp_connections_per_address_max,
+            )
             port = await rtmp.start(settings.rtmp_host, settings.rtmp_port)
             log.info("rtmp.listens", port=port)
             if settings.rtmps_port:
@@ -160,10 +165,10 @@ def _tls(settings: MediaSettings) -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def _spool(settings: MediaSettings, plane: StoreEventPlane) -> AsyncIterator[Spool]:
+async def _spool(settings: MediaSettings, plane: StoreEventPlane, archive: Archive) -> AsyncIterator[Spool]:
     folder = settings.data_dir / "spool" / settings.node
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    spool = Spool(folder, plane.record)
+    spool = Spool(folder, plane.record, lambda it: restore(archive.store, it.broadcast_id, it.apart, it.first))
     await spool.start()
     try:
         yield spool

@@ -133,6 +133,8 @@ class MediaSettings(Stored, Conveyed):
     playback_secret: SecretStr
     rtmp_host: str = "127.0.0.1"
     rtmp_port: Port = 1935
+    rtmp_connections_per_address_max: Annotated[int, Field(ge=1, le=2_000)] = 100
+    """An IPv6 network of /64 counts as one address."""
     rtmps_port: Port = 0
     """RTMP in TLS, with `tls_certificate` and `tls_key`; 0: none."""
     srt_port: Port = 0

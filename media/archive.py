@@ -2,19 +2,18 @@
 
 `Recorder` is a `media.sample.SegmentSink`, one a broadcast. It never blocks and never raises: objects wait in a bounded queue and are
 tried again, for a bounded time, until they are stored. A number is told (manifest first, fact second) once it is durable in every
-rendition that has it, in order. What a crash leaves open, `media.recovery` closes.
+rendition that has it, in order. What a crash leaves open, or what could not be told when the recording ended, `media.recovery` closes.
 """
 
 import asyncio
 import hashlib
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Final
-from uuid import UUID, uuid5
 
 import obstore
 import structlog
@@ -22,18 +21,18 @@ from obstore.store import LocalStore, ObjectStore, from_url
 from prometheus_client import Counter, Gauge
 
 from media import manifest
+from media.facts import fact_of, ready, recording_of, restore
 from media.manifest import (
     EndLine,
     FileManifest,
     Line,
     ManifestLog,
     ObjectManifest,
-    RecordingLine,
     RenditionLine,
     SegmentLine,
     StoredObject,
 )
-from media.port import ArchivedObject, Fact, RecordingReady, SegmentsArchived
+from media.port import Fact, Started
 from media.sample import Rendition, Segment
 
 log = structlog.get_logger()
@@ -50,8 +49,6 @@ LATE_NUMBERS: Final = 3
 """A rung that is so many numbers behind the source misses the number."""
 OPEN: Final = "open"
 
-_FACTS: Final = UUID("1b0c4a5e-3a3f-5e0b-9a53-9fdc63c6b7a1")
-
 _stored = Counter("tallylight_archive_objects_total", "Objects stored")
 _retried = Counter("tallylight_archive_retries_total", "Attempts to store an object that failed")
 _dropped = Counter(
@@ -62,6 +59,8 @@ _waiting = Gauge("tallylight_archive_waiting_bytes", "Bytes that wait to be stor
 
 Report = Callable[[Fact], bool | None]
 """Takes a fact without waiting; False: there is no room for it now."""
+Kept = Callable[[], Awaitable[None]]
+"""Returns when what was reported so far will survive this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,8 @@ class Archive:
         return ObjectManifest(self.store, broadcast_id, root)
 
     def marker(self, broadcast_id: str) -> str:
-        """The key of what says that a recording is not closed yet, so that a start need not read every manifest."""
+        """The key of what says that a recording is not closed yet, so that a start need not read every manifest. In it stands the fact
+        that the broadcast began, which may have been lost with its process."""
         return f"{OPEN}/{self.node}/{broadcast_id}"
 
     async def put(self, key: str, data: bytes) -> None:
@@ -132,16 +132,17 @@ class Recorder:
     def __init__(
         self,
         archive: Archive,
+        started: Started,
         *,
-        broadcast_id: str,
-        channel_id: str,
-        started_at: datetime,
         report: Report,
+        kept: Kept,
     ) -> None:
         self._archive = archive
-        self._recording = RecordingLine(broadcast_id=broadcast_id, channel_id=channel_id, started_at=started_at)
+        self._started = started
+        self._recording = recording_of(started)
         self._report = report
-        self._manifest = archive.manifest(broadcast_id)
+        self._kept = kept
+        self._manifest = archive.manifest(started.broadcast_id)
         self._queue: asyncio.Queue[_Job] = asyncio.Queue()  # bounded in bytes, by WAITING_BYTES_MAX
         self._waiting_bytes = 0
         self._lost = 0
@@ -154,7 +155,7 @@ class Recorder:
         self._apart: set[str] = set()
         self._marked = False
         self._length_s = 0.0
-        self._untold: list[SegmentsArchived] = []
+        self._untold: dict[str, int] = {}  # by the rendition that is numbered apart, the first number that had no room
         self._told: set[tuple[str, int]] = set()
         self._changed = asyncio.Event()
         self._changed.set()
@@ -256,11 +257,15 @@ class Recorder:
         await self._advance(everything=True)
         await self._manifest.append([EndLine(at=ended_at)])
         await self._manifest.close()
-        for fact in self._untold:
-            self._report(fact)
+        told = not self._untold or await self._tell_untold()
         if self._length_s:
             self._report(ready(broadcast_id, channel_id, ended_at, self._length_s))
-        await self._archive.forget(self._archive.marker(broadcast_id))
+        if told:
+            # The marker is what has a next start tell all of this again: it stays until nothing can be lost any more.
+            await self._kept()
+            await self._archive.forget(self._archive.marker(broadcast_id))
+        else:
+            log.error("archive_untold", broadcast=broadcast_id)
 
     # -- storing ---------------------------------------------------------------------------------------------------
 
@@ -325,7 +330,7 @@ class Recorder:
         """Tell the numbers that are complete, in order: in the manifest, and when that is durable, to the event plane."""
         if not self._marked:
             key = self._archive.marker(self._recording.broadcast_id)
-            await self._archive.put(key, self._recording.model_dump_json().encode())
+            await self._archive.put(key, self._started.model_dump_json().encode())
             self._marked = True
         pending = list(self._pending)
         complete: dict[tuple[str, int], SegmentLine | None] = {}
@@ -352,10 +357,19 @@ class Recorder:
         self._told.add((line.apart, line.number))
         if not line.apart:
             self._length_s += line.duration_s
-        fact = fact_of(self._recording, line)
-        if self._report(fact) is False:
+        # In order: what comes after one that had no room waits with it.
+        if line.apart in self._untold or self._report(fact_of(self._recording, line)) is False:
             _untold.inc()
-            self._untold.append(fact)
+            self._untold.setdefault(line.apart, line.number)
+
+    async def _tell_untold(self) -> bool:
+        """Whether all that had no room has it now. The manifest has kept it."""
+        facts = [
+            fact
+            for apart, first in self._untold.items()
+            for fact in await restore(self._archive.store, self._recording.broadcast_id, apart, first)
+        ]
+        return all(self._report(fact) is not False for fact in facts)
 
     def _complete(self, apart: str, number: int, entry: _Number) -> bool:
         """Nothing of it waits, nor what it cannot be decoded without, and every rendition has it, is past it, or is too late for it."""
@@ -378,42 +392,6 @@ class Recorder:
             program_date_time=entry.program_date_time,
             objects=objects,
         )
-
-
-def fact_of(recording: RecordingLine, line: SegmentLine) -> SegmentsArchived:
-    """The fact of a manifest's line: the same one however often it is made."""
-    folder = f"{manifest.ROOT}/{recording.broadcast_id}/"
-    return SegmentsArchived(
-        fact_id=fact_id(recording.broadcast_id, f"{line.apart}:{line.number}" if line.apart else str(line.number)),
-        broadcast_id=recording.broadcast_id,
-        channel_id=recording.channel_id,
-        at=line.program_date_time,
-        number=line.number,
-        apart=line.apart,
-        program_date_time=line.program_date_time,
-        offset_s=line.start_s,
-        duration_s=line.duration_s,
-        objects=tuple(
-            ArchivedObject(rendition=it.rendition, key=it.key.removeprefix(folder), size=it.size, sha256=it.sha256)
-            for it in line.objects
-        ),
-    )
-
-
-def fact_id(broadcast_id: str, what: str) -> UUID:
-    """A fact's id from what it is about, so that whoever tells it again gives it the same."""
-    return uuid5(_FACTS, f"{broadcast_id}:{what}")
-
-
-def ready(broadcast_id: str, channel_id: str, at: datetime, duration_s: float) -> RecordingReady:
-    return RecordingReady(
-        fact_id=fact_id(broadcast_id, "ready"),
-        broadcast_id=broadcast_id,
-        channel_id=channel_id,
-        at=at,
-        vod_url=f"/vod/{broadcast_id}/index.m3u8",
-        duration_s=round(duration_s, 3),
-    )
 
 
 def _sync(path: Path) -> None:

@@ -17,15 +17,16 @@ from uuid import UUID
 import structlog
 from prometheus_client import Counter, Gauge
 
-from media.archive import Archive, Recorder, fact_id
+from media.archive import Archive, Recorder
 from media.encoders import LIBX264, Encoder
+from media.facts import ended, fact_id
 from media.flv import Began, Demuxer, Frame
 from media.health import State, StreamHealth, Vitals, advice
 from media.hls.live import LiveBroadcast, LiveRegistry
 from media.ladder import AUDIO, AUDIO_BANDWIDTH, LADDER, Room, Rung, rungs_for
 from media.lease import Claim, Lease, Leases
 from media.lease import State as LeaseState
-from media.port import Ended, Fact, Grant, Interrupted, RenditionAdded, Resumed, SegmentsArchived, Started
+from media.port import Fact, Grant, Interrupted, RenditionAdded, Resumed, SegmentsArchived, Started
 from media.sample import AlreadyPublishing, BadMedia, NoRoom, Rendition, SampleSink, Tag, TagSink, VideoTrack
 from media.slate import Loop, Slate, Slates, shape_of
 from media.transcoder import Transcoder
@@ -44,6 +45,7 @@ SLATES_AFTER_S: Final = 4.0
 FLASH: Final = "FMLE/"
 """What encoders call themselves when they connect, for old servers' sake; their metadata say who they are."""
 FACTS_WAITING_MAX: Final = 10_000
+CLOSE_S_MAX: Final = 15.0
 STOP_S_MAX: Final = 30.0
 
 _broadcasts = Gauge("tallylight_broadcasts", "Broadcasts that are live or may come back")
@@ -53,24 +55,38 @@ Reason = Literal["unpublished", "disconnected"]
 
 
 class Reporter:
-    """Facts from code that cannot wait, put in the spool in order. Facts of segments are refused when too many wait."""
+    """Facts from code that cannot wait, put in the spool in order. Facts of segments are refused when too many wait, which they do only
+    while the spool's disk takes nothing."""
 
     def __init__(self, put: Callable[[Fact], Awaitable[bool]]) -> None:
         self._put = put
         self._facts: asyncio.Queue[Fact] = (
             asyncio.Queue()
         )  # bounded by FACTS_WAITING_MAX and the node's number of broadcasts
+        self._reported = self._done = 0
+        self._progress = asyncio.Condition()
         self._task = asyncio.create_task(self._work())
 
     def report(self, fact: Fact) -> bool:
         if isinstance(fact, SegmentsArchived) and self._facts.qsize() >= FACTS_WAITING_MAX:
             return False
+        self._reported += 1
         self._facts.put_nowait(fact)
         return True
 
+    async def kept(self) -> None:
+        """Until what was reported so far is in the spool. Give it a timeout."""
+        wanted = self._reported
+        async with self._progress:
+            await self._progress.wait_for(lambda: self._done >= wanted)
+
     async def close(self) -> None:
-        """Everything reported is in the spool, or could not be."""
-        await self._facts.join()
+        """Everything reported is in the spool, or could not be in time."""
+        try:
+            async with asyncio.timeout(CLOSE_S_MAX):
+                await self._facts.join()
+        except TimeoutError:
+            log.error("facts_lost", facts=self._reported - self._done)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -80,6 +96,9 @@ class Reporter:
             if not await self._put(fact):
                 log.error("fact_lost", kind=fact.kind, broadcast=fact.broadcast_id)
             self._facts.task_done()
+            async with self._progress:
+                self._done += 1
+                self._progress.notify_all()
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,15 +434,7 @@ class _Broadcast:
         self._node.registry.close(self._live)
         # One that had been interrupted ended with the last frame that came, not when it was given up.
         ended_at = self._node.now() if was_on_air else self._last_frame_at
-        self._node.reporter.report(
-            Ended(
-                fact_id=fact_id(self.id, "ended"),
-                broadcast_id=self.id,
-                channel_id=self.grant.channel_id,
-                at=ended_at,
-                reason=reason,
-            )
-        )
+        self._node.reporter.report(ended(self.id, self.grant.channel_id, ended_at, reason))
         _ended.labels(reason).inc()
         self._log.info("broadcast.ended", reason=reason)
         await self._recorder.close(ended_at)
@@ -473,12 +484,19 @@ class _Broadcast:
 
     def _start(self) -> LiveBroadcast:
         started_at = self._node.now()
-        self._recorder = Recorder(
-            self._node.archive,
+        started = Started(
+            fact_id=fact_id(self.id, "started"),
             broadcast_id=self.id,
             channel_id=self.grant.channel_id,
-            started_at=started_at,
-            report=self._node.reporter.report,
+            at=started_at,
+            title=self.grant.title,
+            category=self.grant.category,
+            node=self._node.name,
+            encoder=self._encoder,
+        )
+        self._node.reporter.report(started)
+        self._recorder = Recorder(
+            self._node.archive, started, report=self._node.reporter.report, kept=self._node.reporter.kept
         )
         self._live = self._node.registry.open(
             channel=self.grant.channel,
@@ -486,18 +504,6 @@ class _Broadcast:
             broadcast_id=self.id,
             started_at=started_at,
             keep=self._recorder,
-        )
-        self._node.reporter.report(
-            Started(
-                fact_id=fact_id(self.id, "started"),
-                broadcast_id=self.id,
-                channel_id=self.grant.channel_id,
-                at=started_at,
-                title=self.grant.title,
-                category=self.grant.category,
-                node=self._node.name,
-                encoder=self._encoder,
-            )
         )
         return self._live
 

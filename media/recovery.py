@@ -1,10 +1,11 @@
-"""What a node's death left open in the archive, closed: the media role calls `recover` once at its start, before it takes publishers.
+"""What a node's death left open, closed: the media role calls `recover` once at its start, before it takes publishers.
 
-The manifest alone says what was stored, so every fact that the crash kept from being told is told from it, under its old id.
+The manifest alone says what was stored, so every fact that the crash kept from being told is told from it, under its old id. A broadcast
+that died before it could leave a marker in the archive is known to the node's spool.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -13,9 +14,10 @@ import structlog
 from pydantic import ValidationError
 
 from media import manifest
-from media.archive import OPEN, Archive, fact_id, fact_of, ready
+from media.archive import OPEN, Archive
+from media.facts import ended, fact_of, ready, recording_of
 from media.manifest import EndLine, Manifest, RecordingLine
-from media.port import Ended, Fact
+from media.port import Fact, Started
 
 log = structlog.get_logger()
 
@@ -26,10 +28,14 @@ RECOVERY_S_MAX: Final = 120.0
 Put = Callable[[Fact], Awaitable[object]]
 
 
-async def recover(archive: Archive, put: Put, *, is_live: Callable[[str], bool], now: datetime) -> list[str]:
-    """Close what no living node writes; the broadcasts' ids are returned. One that cannot be closed now stays for the next start."""
+async def recover(
+    archive: Archive, put: Put, *, begun: Sequence[Started], is_live: Callable[[str], bool], now: datetime
+) -> list[str]:
+    """Close what no living node writes; the broadcasts' ids are returned. One that cannot be closed now stays for the next start.
+    `begun`: what this node began in an earlier life, and did not end."""
     closed = []
-    for node, broadcast_id in await _open(archive):
+    marked = await _open(archive)
+    for node, broadcast_id in marked:
         if is_live(broadcast_id):
             continue
         marker = f"{OPEN}/{node}/{broadcast_id}"
@@ -40,6 +46,12 @@ async def recover(archive: Archive, put: Put, *, is_live: Callable[[str], bool],
                     closed.append(broadcast_id)
         except Exception as fault:
             log.error("recovery_failed", broadcast=broadcast_id, error=f"{type(fault).__name__}: {fault}")
+    known = {broadcast_id for _, broadcast_id in marked}
+    for started in begun:
+        if started.broadcast_id not in known and not is_live(started.broadcast_id):
+            # It died before its marker was written, and so before anything was stored.
+            await put(ended(started.broadcast_id, started.channel_id, started.at, "node_lost"))
+            closed.append(started.broadcast_id)
     return closed
 
 
@@ -59,38 +71,37 @@ async def _is_stale(archive: Archive, broadcast_id: str, marker: str, now: datet
 
 async def _close(archive: Archive, marker: str, broadcast_id: str, put: Put) -> None:
     found = await manifest.read(archive.store, broadcast_id)
-    if found is None:
-        # It died before its first line: the marker is a copy of that.
-        found = await _unwritten(archive, marker)
+    began = await _marked(archive, marker)
+    if found is None and began is not None:
+        # It died before its first line.
+        recording = recording_of(began) if isinstance(began, Started) else began
+        found = Manifest(recording=recording, renditions=(), segments=(), ended_at=None)
     if found is None:
         log.error("marker_unreadable", marker=marker)
         return
+    if isinstance(began, Started):
+        await put(began)
     for line in found.segments:
         await put(fact_of(found.recording, line))
+    channel_id, end_at = found.recording.channel_id, found.ended_at or found.end_at
+    await put(ended(broadcast_id, channel_id, end_at, "node_lost"))
     if found.ended_at is None:
         log.warning("recording_recovered", broadcast=broadcast_id, segments=len(found.segments))
-        await put(
-            Ended(
-                fact_id=fact_id(broadcast_id, "node_lost"),
-                broadcast_id=broadcast_id,
-                channel_id=found.recording.channel_id,
-                at=found.end_at,
-                reason="node_lost",
-            )
-        )
         await _write_end(archive, broadcast_id, found)
     if found.segments:
-        await put(ready(broadcast_id, found.recording.channel_id, found.end_at, found.duration_s))
+        await put(ready(broadcast_id, channel_id, found.end_at, found.duration_s))
     await archive.forget(marker)
 
 
-async def _unwritten(archive: Archive, marker: str) -> Manifest | None:
+async def _marked(archive: Archive, marker: str) -> Started | RecordingLine | None:
+    """What a marker says: how the broadcast began, or in those of before, what the manifest's first line does."""
     data = bytes(await (await obstore.get_async(archive.store, marker)).bytes_async())
-    try:
-        recording = RecordingLine.model_validate_json(data)
-    except ValidationError:
-        return None
-    return Manifest(recording=recording, renditions=(), segments=(), ended_at=None)
+    for kind in (Started, RecordingLine):
+        try:
+            return kind.model_validate_json(data)
+        except ValidationError:
+            continue
+    return None
 
 
 async def _write_end(archive: Archive, broadcast_id: str, found: Manifest) -> None:
