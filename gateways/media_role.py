@@ -8,12 +8,13 @@ import os
 import signal
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 import structlog
+from obstore.exceptions import BaseError
 from prometheus_client import REGISTRY
 from starlette.applications import Starlette
 
@@ -37,7 +38,8 @@ from media.lease import Leases
 from media.origin import Origin
 from media.pipeline import Broadcasts, Node, Reporter
 from media.playback import Gate, Signer, TokenInAddress
-from media.recovery import recover
+from media.port import Started
+from media.recovery import LOOK_S, recover
 from media.rtmp.server import RtmpServer
 from media.slate import Slates
 from media.spool import Spool
@@ -59,6 +61,7 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
         archive = Archive.open(settings.archive_url or str(settings.data_dir / "archive"), node=settings.node)
         # Node and start: no media address of this process was ever another's.
         run = f"{time.time_ns() // 1_000_000:x}"
+        leases = Leases(archive, run=run, now=bootstrap.clock)
         registry = LiveRegistry(epoch=f"{settings.node}-{run}", clock=time.monotonic, rewind_s=settings.rewind_s)
         gate = Gate(Signer(settings.playback_secret.get_secret_value()))
         closed = Closed(archive, gate, opened.store)
@@ -85,14 +88,26 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
                 room=Room(settings.transcode_mpx_s or MPX_S_PER_CORE * (os.cpu_count() or 1)),
                 ladder=read_ladder(Path(settings.ladder)) if settings.ladder else LADDER,
                 encoder=encoder,
-                leases=Leases(archive, run=run, now=bootstrap.clock),
+                leases=leases,
                 recorded=storyboards.make_of,
             )
             broadcasts = Broadcasts(node, most=settings.broadcasts_max, resume_s=settings.resume_s)
             plane.is_on = broadcasts.is_on
             readiness.show("/broadcasts", lambda: [it.model_dump() for it in broadcasts.health()])
             REGISTRY.register(StreamMetrics(broadcasts.health))
-            await recover(archive, spool.put, begun=spool.begun, is_live=broadcasts.is_live, now=bootstrap.clock())
+
+            async def look(begun: Sequence[Started] = ()) -> None:
+                await recover(
+                    archive,
+                    spool.put,
+                    begun=begun,
+                    is_live=broadcasts.is_live,
+                    now=bootstrap.clock(),
+                    leases=leases,
+                    resume_s=settings.resume_s,
+                )
+
+            await look(spool.begun)
             rtmp = RtmpServer(
                 lambda key, peer: plane.authorise(key, peer=peer),
                 broadcasts,
@@ -126,6 +141,7 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
                 Deletions(models.deleted_clips, clips.destroy).run(),
                 Hidden(archive, vod, models.unpublished_broadcasts).run(),
                 closed.run(),
+                _looking(look),
             )
             beside = [asyncio.create_task(part) for part in parts]
             app = Starlette(routes=[*origin.routes(), *storyboards.routes(), *vod.routes(), *clips.routes()])
@@ -162,6 +178,16 @@ def _tls(settings: MediaSettings) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(settings.tls_certificate, settings.tls_key)
     return context
+
+
+async def _looking(look: Callable[[], Awaitable[None]]) -> None:
+    """For broadcasts that other nodes lost, until cancelled."""
+    while True:
+        await asyncio.sleep(LOOK_S)
+        try:
+            await look()
+        except (BaseError, OSError) as fault:
+            log.info("recovery.wait", why=repr(fault)[:200])
 
 
 @asynccontextmanager

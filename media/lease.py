@@ -112,14 +112,14 @@ class Leases:
         if held is None:
             return Claim(1, None)
         first, given_up_s = held, asyncio.get_running_loop().time() + LEASE_S
-        while self.lives(held) and held.state not in _LET_GO and not self._is_ours(held):
+        while self.lives(held) and held.state not in _LET_GO and not self.is_ours(held):
             if (held.run, held.at) != (first.run, first.at) or asyncio.get_running_loop().time() > given_up_s:
                 raise AlreadyPublishing
             await asyncio.sleep(LOOK_S)
             held = await self.read(channel_id) or held
         return Claim(held.term + 1, held)
 
-    def _is_ours(self, held: Held) -> bool:
+    def is_ours(self, held: Held) -> bool:
         return (held.node, held.run) == (self._archive.node, self._run)
 
 
@@ -131,19 +131,20 @@ class Lease:
     ) -> None:
         self._leases = leases
         self._channel_id = channel_id
-        self._broadcast_id = broadcast_id
+        self.broadcast_id = broadcast_id
         self._term = term
         self._lost = lost
         self._state: State = "live"
         self._changed = asyncio.Event()
         self._renewed_at = asyncio.get_running_loop().time()
-        self._is_lost = self._is_over = False
+        self._is_lost = self._is_over = self._is_too_late = False
         self._task: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
         """Written when it returns, if the archive takes it."""
         await self._renew()
-        self._task = asyncio.create_task(self._run())
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
 
     def become(self, state: State) -> None:
         """Told at once."""
@@ -155,7 +156,7 @@ class Lease:
         """Before anything is stored: a process that stood still may have lost it without knowing."""
         if not self._is_over and asyncio.get_running_loop().time() - self._renewed_at > LEASE_S:
             await self._renew()
-        return not self._is_lost
+        return not self._is_too_late
 
     async def close(self, state: Literal["released", "ended"]) -> None:
         self._is_over = True
@@ -163,7 +164,7 @@ class Lease:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         if not self._is_lost:
-            await self._leases.write(self._channel_id, self._broadcast_id, self._term, state)
+            await self._leases.write(self._channel_id, self.broadcast_id, self._term, state)
 
     async def _run(self) -> None:
         while not self._is_lost:
@@ -178,11 +179,13 @@ class Lease:
         if held is not None and self._leases.beats(held, self._term):
             if not self._is_lost:
                 self._is_lost = True
+                # Else who took it waits for us to store what we have.
+                self._is_too_late = asyncio.get_running_loop().time() - self._renewed_at > LEASE_S
                 _lost.inc()
-                log.warning("lease.lost", channel=self._channel_id, broadcast=self._broadcast_id, to=held.node)
+                log.warning("lease.lost", channel=self._channel_id, broadcast=self.broadcast_id, to=held.node)
                 self._lost()
             return
-        if await self._leases.write(self._channel_id, self._broadcast_id, self._term, self._state):
+        if await self._leases.write(self._channel_id, self.broadcast_id, self._term, self._state):
             self._renewed_at = asyncio.get_running_loop().time()
 
 

@@ -156,7 +156,8 @@ async def test_of_two_that_claim_a_channel_at_once_one_has_it(cluster: Cluster) 
     await until(lambda: lost)
     await asyncio.sleep(0.5)
     assert lost == ["b"]
-    assert [await it.holds() for it in held] == [True, False]
+    # It learned of it in time: what it has it may still store, whoever won waits for that.
+    assert [await it.holds() for it in held] == [True, True]
     for it in held:
         await it.close("ended")
     found = await both[1].read("c1")
