@@ -120,10 +120,15 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
                 log.info("rtmps.listens", port=port)
             srt = _srt(settings, lambda key, peer: plane.authorise(key, peer=peer), broadcasts, binary)
             draining = set[asyncio.Task[int]]()
-            # An operator's `kill -USR1`: what is on moves to other nodes, where its encoders know how to.
-            asyncio.get_running_loop().add_signal_handler(
-                signal.SIGUSR1, lambda: draining.add(asyncio.create_task(rtmp.drain()))
-            )
+
+            def drain() -> None:
+                """An operator's `kill -USR1`: what is on moves to other nodes, where its encoders know how to."""
+                broadcasts.drain()  # first: other nodes may have it before its encoder is asked to go there
+                if srt is not None:
+                    srt.drain()
+                draining.add(asyncio.create_task(rtmp.drain()))
+
+            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, drain)
 
             models = opened.read_models
             clips = Clips(archive, models.cut, binary, gate=gate)
