@@ -27,6 +27,7 @@ HANDLERS: Final[Mapping[type[Any], Handler]] = {
     channels.AppointModerator: channels.appoint_moderator,
     channels.RemoveModerator: channels.remove_moderator,
     channels.ChangeChatMode: channels.change_chat_mode,
+    channels.ChangePlaybackRule: channels.change_playback_rule,
     channels.FollowChannel: channels.follow_channel,
     channels.UnfollowChannel: channels.unfollow_channel,
     broadcasts.DescribeBroadcast: broadcasts.describe,

@@ -63,6 +63,12 @@ class ChangeChatMode:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangePlaybackRule:
+    channel_id: str
+    subscribers_only: bool
+
+
+@dataclass(frozen=True, slots=True)
 class FollowChannel:
     channel_id: str
 
@@ -224,6 +230,24 @@ async def change_chat_mode(context: Context, call: Call, command: ChangeChatMode
         initial=channel.Channel(),
         evolve=channel.evolve,
         decide=lambda state: channel.change_mode(state, command.channel_id, command.mode),
+        index=lambda _: [row],
+    )
+
+
+async def change_playback_rule(context: Context, call: Call, command: ChangePlaybackRule) -> Done | Refusal:
+    if call.actor is None or await may_own(context, command.channel_id, call.actor):
+        return FORBIDDEN
+    row = IndexWrite("channels_closed", {"channel_id": command.channel_id}, {} if command.subscribers_only else None)
+    return await transact(
+        context,
+        call,
+        stream=channel.stream(command.channel_id),
+        key=command.channel_id,
+        initial=channel.Channel(),
+        evolve=channel.evolve,
+        decide=lambda state: channel.change_playback_rule(
+            state, command.channel_id, subscribers_only=command.subscribers_only
+        ),
         index=lambda _: [row],
     )
 

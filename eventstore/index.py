@@ -27,6 +27,7 @@ TABLES: Final[Mapping[str, IndexTable]] = {
     "chat_modes": IndexTable(
         ("channel_id",), ("slow_s", "followers_only_min", "subscribers_only", "emote_only", "unique")
     ),
+    "channels_closed": IndexTable(("channel_id",), ()),
     "names": IndexTable(("name", "use"), ("account_id", "subject_id")),
     "payments_open": IndexTable(("payment_id",), ("channel_id", "account_id", "requested_at")),
 }
@@ -38,6 +39,14 @@ ROWS_MAX: Final = 1000
 
 class UnknownIndex(Exception):
     """A table or column that is none of `TABLES`: a fault of the caller."""
+
+
+def of(table: str) -> IndexTable:
+    """Raise UnknownIndex unless there is such a table."""
+    known = TABLES.get(table)
+    if known is None:
+        raise UnknownIndex(table)
+    return known
 
 
 def check(table: str, key: Mapping[str, Any], values: Mapping[str, Any] | None) -> None:

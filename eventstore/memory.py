@@ -159,6 +159,12 @@ class MemoryStore:
         rows = [dict(zip(columns, key, strict=True)) | values for key, values in sorted(self._index[table].items())]
         return [row for row in rows if where.items() <= row.items()][: index.ROWS_MAX]
 
+    async def index_table(self, table: str) -> Sequence[Mapping[str, Any]]:
+        known = index.of(table)
+        return [
+            {**dict(zip(known.key, key, strict=True)), **values} for key, values in sorted(self._index[table].items())
+        ]
+
     async def erase_person(self, account_id: str) -> None:
         await self._mapper.keys.erase(account_id)
 

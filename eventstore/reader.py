@@ -76,6 +76,12 @@ class Reader:
         )
         return [dict(row) for row in rows]
 
+    async def index_table(self, table: str) -> list[dict[str, Any]]:
+        known = index.of(table)
+        columns = ", ".join(f'"{column}"' for column in (*known.key, *known.values))
+        order = ", ".join(f'"{column}"' for column in known.key)
+        return [dict(row) for row in await self._pool.fetch(f"SELECT {columns} FROM {table} ORDER BY {order}")]
+
 
 def _index_query(table: str, where: Mapping[str, Any]) -> str:
     """Of names that were checked; the values of `where` are its arguments, in their order."""

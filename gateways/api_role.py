@@ -23,6 +23,7 @@ from gateways.retention import Retention
 from gateways.serving import serve
 from gateways.settings import ApiSettings
 from gateways.stream_health import StreamHealths
+from media.playback import Signer
 
 log = structlog.get_logger()
 
@@ -59,6 +60,7 @@ async def run_api(settings: ApiSettings, readiness: Readiness) -> None:
             logins_of_address=Attempts(most=LOGINS_OF_ADDRESS_MAX, window_s=LOGINS_S),
             registrations=Attempts(most=REGISTRATIONS_MAX, window_s=REGISTRATIONS_S),
             stream_health=StreamHealths(asking, nodes).of,
+            playback=Signer(settings.playback_secret.get_secret_value()),
             webhook_secrets={provider.name: settings.sandbox_secret.get_secret_value()},
         )
 

@@ -47,6 +47,7 @@ STATUS: Final[Mapping[str, int]] = {
     "clip_not_found": 404,
     "clip_range_invalid": 422,
     "stream_key_told": 409,
+    "subscription_required": 403,
     "already_owner": 409,
     "too_many_moderators": 409,
     "conflict": 409,

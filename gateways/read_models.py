@@ -23,7 +23,8 @@ _SUBSCRIBERS: Final = (
     "(SELECT count(*) FROM p_subscriptions.subscriptions s WHERE s.channel_id = c.channel_id AND s.expires_at > now())"
 )
 _CHANNEL: Final = f"""
-SELECT c.channel_id, c.name, c.owner_id, c.title, c.category, c.tags, c.chat_mode, c.opened_at,
+SELECT c.channel_id, c.name, c.owner_id, c.title, c.category, c.tags, c.chat_mode, c.subscribers_only_playback,
+    c.opened_at,
     a.username AS owner, CASE WHEN a.erased_at IS NULL THEN a.display_name END AS owner_display_name,
     coalesce(f.followers, 0) AS follower_count, {_SUBSCRIBERS} AS subscriber_count,
     l.broadcast_id, l.started_at, coalesce({_VIEWERS}, 0) AS current_viewers
@@ -43,13 +44,15 @@ WHERE $2::bigint IS NULL OR (viewers, broadcast_id) < ($2, $3::text)
 ORDER BY viewers DESC, broadcast_id DESC LIMIT $4"""
 _BROADCAST: Final = """
 SELECT b.broadcast_id AS id, c.name AS channel, b.title, b.category, b.started_at, b.ended_at, b.duration_s,
+    coalesce(c.subscribers_only_playback, false) AS subscribers_only,
     CASE WHEN NOT b.deleted AND NOT b.unpublished THEN b.vod_url END AS vod_url, NOT b.unpublished AS published,
     coalesce(v.peak_viewers, 0) AS peak_viewers, coalesce(v.total_views, 0) AS total_views
 FROM p_broadcasts.broadcasts b
 LEFT JOIN p_channels.channels c USING (channel_id)
 LEFT JOIN audience.broadcasts v USING (broadcast_id)"""
 _CLIP: Final = """
-SELECT k.clip_id AS id, k.broadcast_id, c.name AS channel, k.title, a.username AS created_by, k.created_at, k.start_s, k.end_s
+SELECT k.clip_id AS id, k.broadcast_id, c.name AS channel, k.title, a.username AS created_by, k.created_at, k.start_s, k.end_s,
+    coalesce(c.subscribers_only_playback, false) AS subscribers_only
 FROM p_broadcasts.clips k
 LEFT JOIN p_channels.channels c USING (channel_id)
 LEFT JOIN p_accounts.accounts a ON a.account_id = k.created_by"""

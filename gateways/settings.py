@@ -101,6 +101,8 @@ class ApiSettings(Stored, Conveyed):
     """The address broadcasters are told for SRT; empty: none."""
     token_secret: SecretStr
     """Signs access tokens and tickets."""
+    playback_secret: SecretStr
+    """Signs the tokens by which subscribers play what is theirs alone; the media nodes and the edges check them."""
     sandbox_url: str = "http://127.0.0.1:8004"
     sandbox_secret: SecretStr
     trusted_fronts: str = "127.0.0.1,::1"
@@ -131,6 +133,7 @@ class MediaSettings(Stored, Conveyed):
     host: str = "127.0.0.1"
     media_port: Port = 8003
     """The origin's HTTP port, behind the front."""
+    playback_secret: SecretStr
     rtmp_host: str = "127.0.0.1"
     rtmp_port: Port = 1935
     rtmp_connections_per_address_max: Annotated[int, Field(ge=1, le=2_000)] = 100
@@ -189,6 +192,7 @@ class EdgeSettings(Conveyed):
     edge: str = "edge-1"
     """Its name; each edge has one of its own."""
     edge_port: Port = 8005
+    playback_secret: SecretStr
     edge_storage_mib: Annotated[int, Field(ge=16, le=1 << 20)] = 1024
     """Memory for cached media."""
     nodes: str = "media-1=127.0.0.1:8003"

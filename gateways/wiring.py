@@ -41,6 +41,7 @@ def role_environment(
             token_secret=secrets.token_secret,
             master_key=secrets.master_key,
             sandbox_secret=secrets.sandbox_secret,
+            playback_secret=secrets.playback_secret,
             rtmp_host=ports.HOST if settings.front_host == front.LOCAL else settings.front_host,
             rtmp_public_url=engines.rtmp_url,
         ),

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import os
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -26,9 +26,11 @@ from media.manifest import (
     EndLine,
     FileManifest,
     Line,
+    Manifest,
     ManifestLog,
     ObjectManifest,
     RenditionLine,
+    RunLine,
     SegmentLine,
     StoredObject,
 )
@@ -45,6 +47,7 @@ RETRY_S_FIRST: Final = 0.2
 RETRY_S_MAX: Final = 10.0
 TRIES_MAX: Final = 30
 CLOSE_S_MAX: Final = 60.0
+HAND_OVER_S_MAX: Final = 5.0
 LATE_NUMBERS: Final = 3
 """A rung that is so many numbers behind the source misses the number."""
 OPEN: Final = "open"
@@ -59,6 +62,7 @@ _waiting = Gauge("tallylight_archive_waiting_bytes", "Bytes that wait to be stor
 
 Report = Callable[[Fact], bool | None]
 """Takes a fact without waiting; False: there is no room for it now."""
+Holds = Callable[[], Awaitable[bool]]
 Kept = Callable[[], Awaitable[None]]
 """Returns when what was reported so far will survive this process."""
 
@@ -126,6 +130,18 @@ class _Number:
     stored: dict[str, StoredObject] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A recording that others began: what its manifest says, the manifest to go on with, the how manieth process this is, and by rendition
+    the key and the bytes of the last initialisation segment."""
+
+    found: Manifest
+    log: ManifestLog
+    run: int
+    at: datetime
+    inits: Mapping[str, tuple[str, bytes]]
+
+
 class Recorder:
     """One broadcast's `SegmentSink`. `close` once the packager has ended."""
 
@@ -136,18 +152,26 @@ class Recorder:
         *,
         report: Report,
         kept: Kept,
+        past: Past | None = None,
+        holds: Holds | None = None,
     ) -> None:
+        """`past`: what others recorded of it, to go on with. `holds`: whether the recording is still this process's to write."""
         self._archive = archive
         self._started = started
         self._recording = recording_of(started)
         self._report = report
         self._kept = kept
-        self._manifest = archive.manifest(started.broadcast_id)
+        self._holds = holds
+        self._run = past.run if past is not None else 0
+        self._manifest = archive.manifest(started.broadcast_id) if past is None else past.log
         self._queue: asyncio.Queue[_Job] = asyncio.Queue()  # bounded in bytes, by WAITING_BYTES_MAX
         self._waiting_bytes = 0
         self._lost = 0
         self._pending: list[Line] = [self._recording]
         self._inits: dict[str, list[bytes]] = {}  # every initialisation segment of a rendition, in order
+        self._places: dict[str, int] = {}  # in the master playlist
+        self._init_keys: dict[str, str] = {}  # of the last of them
+        self._former: dict[str, tuple[str, bytes]] = {}
         self._inits_waiting: set[str] = set()  # those not stored yet, by key
         self._source = ""
         self._numbers: dict[tuple[str, int], _Number] = {}  # by the rendition that is numbered apart, and number
@@ -157,10 +181,22 @@ class Recorder:
         self._length_s = 0.0
         self._untold: dict[str, int] = {}  # by the rendition that is numbered apart, the first number that had no room
         self._told: set[tuple[str, int]] = set()
+        if past is not None:
+            self._go_on(past)
         self._changed = asyncio.Event()
         self._changed.set()
         self._tasks = [asyncio.create_task(self._work()) for _ in range(PARALLEL)]
         self._tasks.append(asyncio.create_task(self._write()))
+
+    def _go_on(self, past: Past) -> None:
+        found = past.found
+        self._pending = [RunLine(run=past.run, node=self._archive.node, at=past.at)]
+        self._places = {it.name: it.place for it in found.renditions}
+        self._source = found.renditions[0].name if found.renditions else ""
+        self._apart = {line.apart for line in found.segments} - {""}
+        self._told = {(line.apart, line.number) for line in found.segments}
+        self._length_s = found.duration_s
+        self._former = dict(past.inits)
 
     @property
     def waiting_bytes(self) -> int:
@@ -180,7 +216,12 @@ class Recorder:
         if inits and inits[-1] == init:
             return  # it began again as it was
         inits.append(init)
-        key, place = self._init_key(rendition.name), list(self._inits).index(rendition.name)
+        key, former = self._former.pop(rendition.name, ("", b""))
+        if former == init:
+            self._init_keys[rendition.name] = key  # players need not begin anew
+            return
+        key = self._init_keys[rendition.name] = self._init_key(rendition.name)
+        place = self._places.setdefault(rendition.name, len(self._places))
         video = rendition.video
 
         def done(sha256: str | None) -> None:
@@ -215,7 +256,7 @@ class Recorder:
             self._apart.add(apart)
         number = self._numbers.setdefault((apart, segment.number), _Number(segment.program_date_time))
         number.waiting += 1
-        init = self._init_key(segment.rendition)
+        init = self._init_keys[segment.rendition]
         size = len(segment.data)
 
         def done(sha256: str | None) -> None:
@@ -235,10 +276,21 @@ class Recorder:
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
-    async def close(self, ended_at: datetime) -> None:
-        """Everything stored, the manifest closed, the recording told. What cannot be done within `CLOSE_S_MAX` is left to a recovery."""
+    async def hand_over(self, *, taken: bool) -> None:
+        """Everything stored and told, the manifest left open for whoever goes on with it: who has `taken` it waits for our marker to go."""
+        await self._stop(HAND_OVER_S_MAX)
         try:
-            async with asyncio.timeout(CLOSE_S_MAX):
+            async with asyncio.timeout(HAND_OVER_S_MAX):
+                await self._advance(everything=True)
+                await self._kept()
+                if taken:
+                    await self._archive.forget(self._archive.marker(self._recording.broadcast_id))
+        except Exception as fault:
+            log.error("archive_handed_over", broadcast=self._recording.broadcast_id, error=_short(fault))
+
+    async def _stop(self, wait_s_max: float) -> None:
+        try:
+            async with asyncio.timeout(wait_s_max):
                 await self._queue.join()
         except TimeoutError:
             log.error("archive_unstored", broadcast=self._recording.broadcast_id, bytes=self._waiting_bytes)
@@ -246,6 +298,10 @@ class Recorder:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         _waiting.dec(self._waiting_bytes)
+
+    async def close(self, ended_at: datetime) -> None:
+        """Everything stored, the manifest closed, the recording told. What cannot be done within `CLOSE_S_MAX` is left to a recovery."""
+        await self._stop(CLOSE_S_MAX)
         try:
             async with asyncio.timeout(CLOSE_S_MAX):
                 await self._close_manifest(ended_at)
@@ -270,8 +326,9 @@ class Recorder:
     # -- storing ---------------------------------------------------------------------------------------------------
 
     def _init_key(self, rendition: str) -> str:
-        index = len(self._inits.get(rendition, ())) - 1
-        return f"{manifest.ROOT}/{self._recording.broadcast_id}/{rendition}/init-{index}.mp4"
+        index = len(self._inits[rendition]) - 1
+        name = f"init-{self._run}-{index}" if self._run else f"init-{index}"
+        return f"{manifest.ROOT}/{self._recording.broadcast_id}/{rendition}/{name}.mp4"
 
     def _enqueue(self, job: _Job) -> None:
         if self._waiting_bytes + len(job.data) > WAITING_BYTES_MAX:
@@ -298,6 +355,8 @@ class Recorder:
         wait_s = RETRY_S_FIRST
         for _ in range(TRIES_MAX):
             try:
+                if self._holds is not None and not await self._holds():
+                    break  # another writes under this key
                 await self._archive.put(job.key, job.data)
                 _stored.inc()
                 digest = await asyncio.to_thread(hashlib.sha256, job.data)
@@ -328,6 +387,8 @@ class Recorder:
 
     async def _advance(self, *, everything: bool) -> None:
         """Tell the numbers that are complete, in order: in the manifest, and when that is durable, to the event plane."""
+        if self._holds is not None and not await self._holds():
+            return
         if not self._marked:
             key = self._archive.marker(self._recording.broadcast_id)
             await self._archive.put(key, self._started.model_dump_json().encode())

@@ -123,6 +123,7 @@ class Channel(Answer):
     category: str
     tags: list[str]
     chat_mode: dict[str, Any]
+    subscribers_only_playback: bool
     opened_at: datetime
     follower_count: int
     subscriber_count: int
@@ -183,6 +184,14 @@ class StreamHealthNow(Answer):
 # -- broadcasts and clips ---------------------------------------------------------------------------------------------
 
 
+class PlaybackToken(Answer):
+    """`prefix` stands before any media path of the channel."""
+
+    token: str
+    prefix: str
+    expires_in: int
+
+
 class Broadcast(Answer):
     """`vod_url` is null while nothing is recorded, and where the recording was deleted or is not `published`."""
 
@@ -190,6 +199,7 @@ class Broadcast(Answer):
     channel: str | None
     title: str
     category: str
+    subscribers_only: bool
     started_at: datetime
     ended_at: datetime | None
     duration_s: float | None
@@ -216,6 +226,7 @@ class Clip(ClipMade):
     created_by: str | None
     created_at: datetime
     duration_s: float
+    subscribers_only: bool
 
 
 class Chapter(Answer):

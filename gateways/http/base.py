@@ -25,6 +25,7 @@ from gateways.bootstrap import new_id
 from gateways.errors import Problem
 from gateways.people import People
 from gateways.read_models import PAGE_MAX, ReadModels
+from media.playback import Signer
 from projections.queries import wait_for
 
 POSITION_HEADER: Final = "Tallylight-Position"
@@ -57,6 +58,8 @@ class Api:
     registrations: Attempts
     stream_health: Callable[[str], Awaitable[dict[str, Any] | None]]
     """Of the channel with this id, if it is on air: `gateways.stream_health`."""
+    playback: Signer
+    """Signs what subscribers play by."""
     webhook_secrets: Mapping[str, str] = field(default_factory=dict)
     """By the name of the provider that signs with it."""
 

@@ -8,19 +8,22 @@ from uuid import uuid5
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field, StringConstraints
 
+from commands.authorise import may_moderate
 from commands.broadcasts import DeleteRecording, DescribeBroadcast, PublishRecording
 from commands.channels import (
+    ChangePlaybackRule,
     DescribeChannel,
     FollowChannel,
     OpenChannel,
     RotateStreamKey,
     UnfollowChannel,
 )
-from commands.context import Call
+from commands.context import Actor, Call
 from gateways.errors import Problem
 from gateways.http import answers
 from gateways.http.answers import Broadcast, Channel, ChannelOpened, FoundChannel, Ingest, LiveChannel, Page, StreamKey
 from gateways.http.base import (
+    Api,
     ApiState,
     Body,
     CommandId,
@@ -38,6 +41,7 @@ from gateways.http.base import (
     text,
     whole,
 )
+from media.playback import PREFIX, TOKEN_S
 
 routes = APIRouter(prefix="/api/v1", tags=["channels"])
 
@@ -58,6 +62,8 @@ class ChannelPatch(Body):
     title: Title | None = None
     category: Category | None = None
     tags: Annotated[tuple[Tag, ...], Field(max_length=10)] | None = None
+    subscribers_only_playback: bool | None = None
+    """Whether only subscribers may play what the channel shows."""
 
 
 class BroadcastPatch(Body):
@@ -118,8 +124,39 @@ async def describe(
     name: str, body: ChannelPatch, response: Response, state: ApiState, actor: Somebody, command_id: CommandId
 ) -> None:
     channel_id = await channel_id_of(state, name)
-    command = DescribeChannel(channel_id, body.title, body.category, body.tags)
-    await perform(state, response, Call(command_id, actor), command)
+    if body.subscribers_only_playback is None or (body.title, body.category, body.tags) != (None, None, None):
+        command = DescribeChannel(channel_id, body.title, body.category, body.tags)
+        await perform(state, response, Call(command_id, actor), command)
+    if body.subscribers_only_playback is not None:
+        call = Call(uuid5(command_id, "playback"), actor)
+        await perform(state, response, call, ChangePlaybackRule(channel_id, body.subscribers_only_playback))
+
+
+@routes.post(
+    "/channels/{name}/playback-token",
+    dependencies=[Depends(reading("channels", "subscriptions"))],
+    response_model=answers.PlaybackToken,
+)
+async def playback_token(name: str, response: Response, state: ApiState, actor: Whoever) -> dict[str, Any]:
+    """What plays a channel that is for its subscribers alone, to those, and to who moderates or owns it: `prefix` stands before any media
+    path of the channel. To everybody where the channel is for everybody."""
+    channel_id = await channel_id_of(state, name)
+    closed = await state.context.store.index_row("channels_closed", {"channel_id": channel_id}) is not None
+    if closed and actor is None:
+        raise Problem("unauthenticated", "Only subscribers of this channel may play it: log in.")
+    if closed and actor is not None and not await _subscribes(state, channel_id, actor):
+        raise Problem("subscription_required", "Only subscribers of this channel may play it.")
+    token = state.playback.issue(
+        channel_id, actor.account_id if actor else None, until_s=state.context.clock().timestamp() + TOKEN_S
+    )
+    response.headers["Cache-Control"] = "no-store"
+    return {"token": token, "prefix": f"{PREFIX}/{token}", "expires_in": TOKEN_S}
+
+
+async def _subscribes(state: Api, channel_id: str, actor: Actor) -> bool:
+    if await may_moderate(state.context, channel_id, actor) is None:
+        return True
+    return await state.read_models.subscription(channel_id, actor.account_id) is not None
 
 
 @routes.put("/channels/{name}/follow", status_code=204)

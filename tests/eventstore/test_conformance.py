@@ -223,6 +223,17 @@ async def test_index_rows_are_found_by_some_of_their_columns(store: EventStore) 
             await store.index_rows("channel_roles", where)
 
 
+async def test_all_rows_of_a_small_index_table_are_read_in_order(store: EventStore) -> None:
+    keys = [{"channel_id": name} for name in ("c2", "c1", "c3")]
+    before = await store.index_table("channels_closed")
+    appended(await store.append(command("x", index=tuple(IndexWrite("channels_closed", key, {}) for key in keys))))
+    appended(await store.append(command("y", index=(IndexWrite("channels_closed", keys[2], None),))))
+    assert before == []
+    assert await store.index_table("channels_closed") == [{"channel_id": "c1"}, {"channel_id": "c2"}]
+    with pytest.raises(UnknownIndex):
+        await store.index_table("events")
+
+
 async def test_index_rows_keep_times_numbers_and_nothing(store: EventStore) -> None:
     until = NOW + timedelta(seconds=1)
     ban = {"channel_id": "c1", "account_id": "a1"}

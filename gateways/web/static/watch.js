@@ -1,6 +1,7 @@
 // The watch page: the channel's picture when it is on air, what it had on before when it is not, and its chat.
 
 import { api, get } from './api.js';
+import { Access } from './access.js';
 import { startChat } from './chat.js';
 import { openClip } from './clip.js';
 import { wireControls } from './controls.js';
@@ -19,7 +20,8 @@ const base = `/api/v1/channels/${name}`;
 let channel = null;
 let following = false;
 const video = $('#video');
-const player = new Player(video, { live: true });
+const access = new Access(name);
+const player = new Player(video, { live: true, access });
 wireControls(player);
 $('#face').style.setProperty('--hue', hue(name));
 
@@ -63,7 +65,11 @@ async function look() {
   drawSubscription(channel.subscription ?? null);
   show($('#clip'), onAir());
   draw();
-  if (onAir() && ['idle', 'ended'].includes(player.state)) {
+  if (onAir() && !(await mayPlay())) {
+    player.stop();
+    player.state = 'idle';
+    curtain('For subscribers only', 'Whoever subscribes can watch at once.');
+  } else if (onAir() && ['idle', 'ended'].includes(player.state)) {
     player.start(channel.playback_url ?? `/live/${name}/index.m3u8`);
   } else if (!onAir() && ['idle', 'ended'].includes(player.state)) {
     offline();
@@ -72,6 +78,18 @@ async function look() {
     offline();
   }
 }
+
+async function mayPlay() {
+  if (!channel.subscribers_only_playback || access.isOpen) return true;
+  try {
+    await access.open();
+    return true;
+  } catch (problem) {
+    if (problem.status !== 401 && problem.status !== 403) throw problem;
+    return false;
+  }
+}
+access.addEventListener('lost', () => lookAgain());
 
 let shownPast = false;
 let played = false;
@@ -143,7 +161,7 @@ $('#follow').addEventListener('click', async () => {
 // What was just on, up to a minute of it; the dialog looks at the rewindable playlist, the page plays on.
 $('#clip').addEventListener('click', async () => {
   if (!(await session)) { logInFirst(); return; }
-  openClip({ broadcastId: channel.broadcast_id, source: `/live/${name}/dvr.m3u8`, byDate: true, title: channel.title });
+  openClip({ broadcastId: channel.broadcast_id, source: `/live/${name}/dvr.m3u8`, byDate: true, title: channel.title, access });
 });
 
 const drawSubscription = wireSubscription(base, lookAgain);

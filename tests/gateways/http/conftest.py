@@ -27,6 +27,7 @@ from gateways.payments.sandbox import build as build_sandbox
 from gateways.payments.sandbox_client import SandboxProvider
 from gateways.people import People
 from gateways.settings import Stored
+from media.playback import Signer
 from projections import rebuild
 from projections.worker import Worker
 from tests.engines import fresh_database
@@ -144,6 +145,7 @@ async def stand(postgres: Postgres, tmp_path_factory: Any) -> AsyncIterator[Stan
                 logins_of_address=Attempts(most=500, window_s=60),
                 registrations=Attempts(most=500, window_s=60),
                 stream_health=stream_health,
+                playback=Signer("playback-secret"),
                 webhook_secrets={"sandbox": "sandbox-secret"},
             )
 

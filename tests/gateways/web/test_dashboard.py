@@ -170,8 +170,34 @@ async def test_the_channel_is_described_anew(page: Page, world: World, log_in: L
     await page.get_by_role("button", name="Save").click()
     await expect(page.locator("#edit-done")).to_have_text("Saved.")
     assert world.asked_for("PATCH", "/api/v1/channels/ada") == [
-        {"title": "Parsers", "category": "Software", "tags": ["english", "education"]}
+        {
+            "title": "Parsers",
+            "category": "Software",
+            "tags": ["english", "education"],
+            "subscribers_only_playback": False,
+        }
     ]
+
+
+async def test_a_channel_is_closed_to_all_but_its_subscribers(page: Page, world: World, log_in: LogIn) -> None:
+    await log_in()
+    world.answers |= {
+        "GET /api/v1/accounts/me": {"username": "ada", "account_id": "a-1", "roles": [], "channels": [{"name": "ada"}]},
+        "GET /api/v1/channels/ada": ADA,
+        "PATCH /api/v1/channels/ada": (204, None),
+    }
+    await page.goto("/dashboard")
+    box = page.get_by_label("Only subscribers can watch")
+    await expect(page.locator("#edit-title")).to_have_value("Compilers")
+    await expect(box).not_to_be_checked()
+    await box.check()
+    world.answers["GET /api/v1/channels/ada"] = ADA | {"subscribers_only_playback": True}
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.locator("#edit-done")).to_have_text("Saved.")
+    (asked,) = world.asked_for("PATCH", "/api/v1/channels/ada")
+    assert asked["subscribers_only_playback"] is True
+    await page.reload()
+    await expect(box).to_be_checked()
 
 
 @pytest.mark.parametrize("address", ["/dashboard", "/moderation/ada", "/finance", "/settings"])

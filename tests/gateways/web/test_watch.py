@@ -1,5 +1,6 @@
 """The watch page in a real browser, beside its player and chat: what it says of the channel, and what a viewer may do."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
@@ -193,3 +194,25 @@ async def test_nothing_sticks_out_of_the_screen(page: Page, world: World, log_in
     width = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert width[0] <= width[1]
     await expect(page.locator("#chat-text")).to_be_visible()
+
+
+async def test_what_is_on_for_subscribers_starts_as_soon_as_one_is(
+    page: Page, world: World, log_in: LogIn, complaints: Complaints
+) -> None:
+    complaints.expected += ["403", "404"]
+    await log_in()
+    world.answers |= {
+        "GET /api/v1/channels/orbit": channel(is_live=True, subscribers_only_playback=True, broadcast_id="b-9"),
+        "POST /api/v1/channels/orbit/playback-token": problem(403, "subscription_required", "Only subscribers."),
+        "POST /api/v1/channels/orbit/subscriptions": {"id": "s-1"},
+    }
+    await page.goto("/orbit")
+    await expect(page.locator("#curtain-text")).to_have_text("For subscribers only")
+    assert world.tokens == []
+    world.answers["POST /api/v1/channels/orbit/playback-token"] = {"token": "t", "prefix": "/play/t", "expires_in": 60}
+    await page.get_by_role("button", name="Subscribe").click()
+    await page.locator("#tiers").get_by_role("button", name="Subscribe", exact=True).click()
+    async with asyncio.timeout(20):
+        while not world.tokens:  # noqa: ASYNC110 - the page tells nobody
+            await asyncio.sleep(0.05)
+    assert set(world.tokens) == {"t"}
