@@ -158,6 +158,8 @@ class MediaSettings(Stored, Conveyed):
     """A path; empty: the wheel's own."""
     node: str = "media-1"
     broadcasts_max: Annotated[int, Field(ge=1, le=500)] = 20
+    segment_s: Annotated[float, Field(ge=1, le=6)] = 2
+    """How long a segment is meant to be: players without low latency stay three of them behind."""
     rewind_s: Annotated[int, Field(ge=0, le=24 * 3600)] = 7_200
     """How far viewers can rewind a live broadcast."""
     resume_s: Annotated[int, Field(ge=0, le=3600)] = 90

@@ -65,3 +65,15 @@ def test_root_and_a_normal_user_keep_data_where_custom_has_it(monkeypatch: pytes
     assert default_data_dir() == Path("/var/lib/tallylight")
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert default_data_dir() == tmp_path / "tallylight"
+
+
+def test_segments_last_one_to_six_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("DSN", "postgresql://x"), ("KEYS_DSN", "postgresql://y"), ("MASTER_KEY", _KEY)):
+        monkeypatch.setenv(f"TALLYLIGHT_{name}", value)
+    assert MediaSettings.load().segment_s == 2
+    monkeypatch.setenv("TALLYLIGHT_SEGMENT_S", "1.5")
+    assert MediaSettings.load().segment_s == 1.5
+    for wrong in ("0.9", "6.5"):
+        monkeypatch.setenv("TALLYLIGHT_SEGMENT_S", wrong)
+        with pytest.raises(SettingsInvalid, match="TALLYLIGHT_SEGMENT_S"):
+            MediaSettings.load()

@@ -45,9 +45,15 @@ class Stand:
 
     @asynccontextmanager
     async def node(
-        self, *, most: int = 5, resume_s: float = 30.0, silent_s: float = 3.0, slates: Slates | None = None
+        self,
+        *,
+        most: int = 5,
+        resume_s: float = 30.0,
+        silent_s: float = 3.0,
+        slates: Slates | None = None,
+        segment_s: float = 2.0,
     ) -> AsyncIterator[tuple[Broadcasts, LiveRegistry]]:
-        registry = LiveRegistry(epoch="e1", clock=time.monotonic, rewind_s=7200.0)
+        registry = LiveRegistry(epoch="e1", clock=time.monotonic, rewind_s=7200.0, segment_s=segment_s)
         reporter = Reporter(self.put)
         node = Node(
             registry,
