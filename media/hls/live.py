@@ -334,6 +334,7 @@ class LiveBroadcast:
             if self._before is not None and rendition.name in self._before.renditions:
                 former = self._before.renditions[rendition.name]
                 live.window.inits.extend(former.inits)
+                live.codecs.extend(former.codecs for _ in former.inits)
                 live.window.restore(former.entries)
         elif live.sink is not None:
             live.sink.close()
