@@ -24,6 +24,7 @@ from bench.nginx import nginx
 from bench.stack import free_ports
 from gateways.edge import vcl
 from gateways.engines.process import listening
+from media.playback import Signer
 from tests.media.stage import Encoder, Stage, staged
 
 READ_BYTES: Final = 64 * 1024
@@ -82,7 +83,7 @@ class Player:
 def ours(origin: int, folder: Path) -> Iterator[int]:
     (port,) = free_ports(1)
     nodes = {"media-1": ("127.0.0.1", origin)}
-    config = vcl.prepare(nodes, folder / "varnish")
+    config = vcl.prepare(nodes, folder / "varnish", Signer("bench"))
     process = subprocess.Popen(
         vcl.command(config, host="127.0.0.1", port=port, storage_mib=256, nodes=1),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

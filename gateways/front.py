@@ -136,7 +136,7 @@ def _routes(settings: FrontSettings) -> list[Json]:
     return [
         {"handle": [{"handler": "request_body", "max_size": BODY_BYTES_MAX}]},
         {"match": [{"path": ["/ws/*", "/irc"]}, {"path": ["/"]} | upgrade], "handle": [chat], "terminal": True},
-        {"match": [{"path": ["/live/*", "/vod/*"]}, _CLIP_MEDIA], "handle": [media], "terminal": True},
+        {"match": [{"path": ["/live/*", "/vod/*", "/play/*"]}, _CLIP_MEDIA], "handle": [media], "terminal": True},
         {"handle": [api], "terminal": True},
     ]
 

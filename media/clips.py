@@ -27,6 +27,7 @@ from media.archive import Archive
 from media.fmp4.box import Fmp4Error
 from media.fmp4.shift import earlier, timescales
 from media.manifest import ClipLine, EndLine, Line, Manifest, RenditionLine, SegmentLine, StoredObject
+from media.playback import Gate
 from media.vod import HOLE_S_MIN, Vod
 
 log = structlog.get_logger()
@@ -138,16 +139,16 @@ async def cut(archive: Archive, clip_id: str, broadcast_id: str, start_s: float,
 class Clips:
     """Answers for the clips of one archive; `binary` is the FFmpeg that writes downloads, without encoding anything."""
 
-    def __init__(self, archive: Archive, about: About, binary: Path) -> None:
+    def __init__(self, archive: Archive, about: About, binary: Path, *, gate: Gate | None = None) -> None:
         self._archive = archive
         self._about = about
         self._binary = binary
-        self._vod = Vod(archive, root=ROOT, prefix="/clips", make=self._make)
+        self._vod = Vod(archive, root=ROOT, prefix="/clips", make=self._make, gate=gate)
         self._making: dict[str, asyncio.Task[object]] = {}
 
     def routes(self) -> list[BaseRoute]:
         return [
-            Route(f"/clips/{{clip_id}}/{DOWNLOAD}", self.download, methods=["GET", "HEAD"]),
+            Route(f"/clips/{{broadcast_id}}/{DOWNLOAD}", self._vod.gated(self.download), methods=["GET", "HEAD"]),
             *self._vod.routes(),
         ]
 
@@ -169,7 +170,7 @@ class Clips:
 
     async def download(self, request: Request) -> Response:
         """The whole clip as one file, written the first time somebody asks."""
-        clip_id = request.path_params["clip_id"]
+        clip_id = request.path_params["broadcast_id"]  # a clip is a recording of its own
         recording = await self._vod.recording(clip_id)
         if isinstance(recording, Response):
             return recording

@@ -21,6 +21,8 @@ from media.codecs import union
 
 ROOT: Final = "recordings"
 PIECE_BYTES_MAX: Final = 64 << 10
+APART: Final = 10_000
+"""So many numbers lie between the pieces of one writer and those of the next."""
 
 
 class _Line(BaseModel):
@@ -74,6 +76,15 @@ class SegmentLine(_Line):
     """Time does not go on from the segment before: so it is said in every rendition."""
 
 
+class RunLine(_Line):
+    """Another process goes on with the recording: the `run`th, after the first."""
+
+    kind: Literal["run"] = "run"
+    run: int
+    node: str
+    at: datetime
+
+
 class ClipLine(_Line):
     """What makes a recording a clip: in each rendition it begins `in_s` after the first segment does, and lasts `duration_s`."""
 
@@ -87,7 +98,9 @@ class EndLine(_Line):
     at: datetime
 
 
-Line = Annotated[RecordingLine | RenditionLine | SegmentLine | ClipLine | EndLine, Field(discriminator="kind")]
+Line = Annotated[
+    RecordingLine | RenditionLine | SegmentLine | RunLine | ClipLine | EndLine, Field(discriminator="kind")
+]
 _line: Final[TypeAdapter[Any]] = TypeAdapter(Line)
 
 
@@ -101,6 +114,8 @@ class Manifest(BaseModel):
     segments: tuple[SegmentLine, ...]
     ended_at: datetime | None
     clip: ClipLine | None = None
+    runs: int = 0
+    """How often another process went on with it."""
 
     @property
     def end_at(self) -> datetime:
@@ -138,6 +153,7 @@ def parse(data: bytes) -> Manifest | None:
     segments: dict[tuple[str, int], SegmentLine] = {}
     ended_at: datetime | None = None
     clip: ClipLine | None = None
+    runs = 0
     for raw in data.split(b"\n"):
         if not raw:
             continue
@@ -157,13 +173,15 @@ def parse(data: bytes) -> Manifest | None:
                 segments[apart, number] = _merged(segments.get((apart, number)), line)
             case EndLine(at=at):
                 ended_at = at
+            case RunLine(run=run):
+                runs = max(runs, run)
             case ClipLine():
                 clip = line
     if recording is None:
         return None
     ordered = tuple(line for _, line in sorted(segments.items()))
     placed = tuple(sorted(renditions.values(), key=lambda rendition: rendition.place))
-    return Manifest(recording=recording, renditions=placed, segments=ordered, ended_at=ended_at, clip=clip)
+    return Manifest(recording=recording, renditions=placed, segments=ordered, ended_at=ended_at, clip=clip, runs=runs)
 
 
 def _merged(before: SegmentLine | None, line: SegmentLine) -> SegmentLine:
@@ -242,10 +260,12 @@ class ObjectManifest:
 
 
 async def resume(store: ObjectStore, broadcast_id: str) -> ObjectManifest:
-    """The manifest of a writer that is no more, to be closed by another."""
+    """The manifest of a writer that is no more, to be gone on with, or closed, by another."""
     log = ObjectManifest(store, broadcast_id)
+    paths = await _paths(store, log._folder)
     log._closed_pieces = [await _pieces(store, log._folder)]
-    log._number = 10**7  # after whatever the other wrote
+    last = max((int(path.rpartition("/")[2].removesuffix(".jsonl")) for path in paths), default=0)
+    log._number = last + APART  # whatever the other may still write stands before
     return log
 
 
@@ -259,9 +279,12 @@ async def read(store: ObjectStore, broadcast_id: str, root: str = ROOT) -> Manif
         return parse(await _pieces(store, folder))
 
 
+async def _paths(store: ObjectStore, folder: str) -> list[str]:
+    return sorted([entry["path"] async for page in obstore.list(store, f"{folder}/manifest") for entry in page])
+
+
 async def _pieces(store: ObjectStore, folder: str) -> bytes:
-    paths = [entry["path"] async for page in obstore.list(store, f"{folder}/manifest") for entry in page]
-    found = [await obstore.get_async(store, path) for path in sorted(paths)]
+    found = [await obstore.get_async(store, path) for path in await _paths(store, folder)]
     return b"".join([bytes(await piece.bytes_async()) for piece in found])
 
 

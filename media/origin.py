@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from prometheus_client import Counter
 from starlette.datastructures import QueryParams
@@ -22,6 +22,7 @@ from media.answers import Elsewhere, in_memory, kept, playlist, problem
 from media.hls.holding import HELD_MAX, Begun, Held, Holding, PartMade, PlaylistReaches, Wish
 from media.hls.live import LiveBroadcast, LiveRegistry, LiveRendition
 from media.hls.playlist import Text
+from media.playback import Gate
 
 FIRST_SEGMENT_S_MAX: Final = 6.0
 """The master playlist of a broadcast that has just begun waits so long for something to show."""
@@ -37,6 +38,8 @@ BROWSER_CHARS_MAX: Final = 200
 LIVE: Final = "index.m3u8"
 REWIND: Final = "dvr.m3u8"
 """The playlists' names: what is live now, and with it all that can be rewound to."""
+STANDING: Final = "Tallylight-Standing"
+"""To an edge, in a channel's playlist: another node may have more than a broadcast that was interrupted or has ended."""
 _DECIMAL: Final = re.compile(r"[0-9]{1,12}")
 _FILE: Final = re.compile(r"(part-|init-|)(0|[1-9][0-9]{0,11})\.(m4s|mp4)")
 _VIEWER: Final = re.compile(r"[A-Za-z0-9_-]{8,40}")
@@ -56,6 +59,8 @@ class Directives:
     skip: bool = False
 
 
+Standing = Literal["live", "interrupted", "ended"]
+Endpoint = Callable[[Request], Awaitable[Response]]
 Past = Callable[[Request, str, str, str], Awaitable[Response]]
 """Answers with what the archive has: of a broadcast's id, a rendition, and an object's name."""
 
@@ -69,10 +74,13 @@ class Origin:
         held_max: int = HELD_MAX,
         first_segment_s_max: float = FIRST_SEGMENT_S_MAX,
         past: Past | None = None,
+        gate: Gate | None = None,
     ) -> None:
-        """`watching(channel_id, viewer)` is called for every media playlist that a viewer asks for; `past` for what the archive has."""
+        """`watching(channel_id, viewer)` is called for every media playlist that a viewer asks for; `past` for what the archive has; `gate`
+        stands before all of it."""
         self._registry = registry
         self._past = past
+        self._gate = gate
         self._watching = watching
         self._holding = Holding(most=held_max)
         self._first_segment_s_max = first_segment_s_max
@@ -81,12 +89,9 @@ class Origin:
         get = ["GET", "HEAD"]
         below = "/live/{channel}/{address}/{rendition}"
         return [
-            *(Route(f"/live/{{channel}}/{file}", self.master, methods=get) for file in (LIVE, REWIND)),
-            *(
-                Route(f"/live/{{channel}}/{{address}}/{{rendition}}/{file}", self.media, methods=get)
-                for file in (LIVE, REWIND)
-            ),
-            Route(f"{below}/{{name}}", self.bytes_of, methods=get),
+            *(Route(f"/live/{{channel}}/{file}", self._gated(self.master), methods=get) for file in (LIVE, REWIND)),
+            *(Route(f"{below}/{file}", self._gated(self.media), methods=get) for file in (LIVE, REWIND)),
+            Route(f"{below}/{{name}}", self._gated(self.bytes_of), methods=get),
             Route("/live/{path:path}", Elsewhere("Live broadcasts play at /live/{channel}/index.m3u8.")),
         ]
 
@@ -94,6 +99,17 @@ class Origin:
     def held(self) -> int:
         """How many requests wait now."""
         return len(self._holding)
+
+    def _gated(self, endpoint: Endpoint) -> Endpoint:
+        async def answer(request: Request) -> Response:
+            broadcast = self._registry.on_channel(request.path_params["channel"])
+            if "address" in request.path_params:
+                broadcast, _ = self._find(request)
+            if self._gate is None or broadcast is None:
+                return await endpoint(request)
+            return await self._gate.answer(request, broadcast.channel_id, endpoint)
+
+        return answer
 
     def close(self) -> None:
         """Whoever waits is answered now, and nobody waits any more."""
@@ -111,7 +127,8 @@ class Origin:
         if not broadcast.has_begun:
             return problem(404, "not_live", "This channel has nothing to show yet.", {"Retry-After": str(RETRY_S)})
         text = broadcast.master(f"{broadcast.address}/", _file(request)).encode()
-        return playlist(request, Text(text, hashlib.sha256(text).hexdigest()[:32]), kept(1), tag=broadcast.address)
+        told = Text(text, hashlib.sha256(text).hexdigest()[:32])
+        return playlist(request, told, {**kept(1), STANDING: standing(broadcast)}, tag=broadcast.address)
 
     async def media(self, request: Request) -> Response:
         _playlists.inc()
@@ -189,6 +206,17 @@ class Origin:
         if broadcast.ended:
             return _gone(broadcast)
         return problem(404, "rendition_not_found", "This broadcast has no such rendition.")
+
+
+def standing(broadcast: LiveBroadcast) -> Standing:
+    """Whether its encoder's media is what players see now."""
+    if broadcast.ended:
+        return "ended"
+    leader = broadcast.leader
+    if leader is None or not broadcast.leads:
+        return "interrupted"
+    newest = leader.window.open or leader.window.segment(leader.window.last_number)
+    return "interrupted" if newest is not None and newest.slate else "live"
 
 
 def viewer(request: Request) -> str:

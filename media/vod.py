@@ -25,6 +25,7 @@ from media.answers import IMMUTABLE, Elsewhere, byte_range, is_known, kept, play
 from media.archive import Archive
 from media.hls.playlist import Text
 from media.manifest import Manifest, SegmentLine, StoredObject
+from media.playback import Gate
 
 log = structlog.get_logger()
 
@@ -36,6 +37,8 @@ LACK_S_MIN: Final = 0.1
 UNFINISHED_S: Final = 1.0
 """A manifest without an end may still grow: it is read again after so long."""
 STREAM_BYTES: Final = 256 << 10
+CHANNELS_MAX: Final = 10_000
+"""Of so many recordings it is remembered whose they are."""
 
 _KINDS: Final = {"m4s": "video/iso.segment", "jpg": "image/jpeg", "vtt": "text/vtt"}
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -138,6 +141,9 @@ def _rfc3339(at: datetime) -> str:
 # -- over HTTP --------------------------------------------------------------------------------------------------------
 
 
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
 @dataclass(slots=True)
 class _Read:
     """`texts` by rendition, the master playlist's under no name."""
@@ -158,12 +164,15 @@ class Vod:
         root: str = manifest.ROOT,
         prefix: str = "/vod",
         make: Callable[[str], Awaitable[bool]] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._store = archive.store
         self._clock = clock
         self._root = root
         self._prefix = prefix
         self._make = make
+        self._gate = gate
+        self._channels: OrderedDict[str, str] = OrderedDict()
         self._manifests: OrderedDict[str, _Read] = OrderedDict()
         self.hidden: frozenset[str] = frozenset()
         """Recordings that are kept but shown to nobody."""
@@ -172,11 +181,38 @@ class Vod:
         """All below the prefix, and an answer of our own for whatever else is asked there."""
         get, prefix = ["GET", "HEAD"], self._prefix
         return [
-            Route(f"{prefix}/{{broadcast_id}}/index.m3u8", self.master, methods=get),
-            Route(f"{prefix}/{{broadcast_id}}/{{rendition}}/index.m3u8", self.media, methods=get),
-            Route(f"{prefix}/{{broadcast_id}}/{{rendition}}/{{name}}", self.bytes_of, methods=get),
+            Route(f"{prefix}/{{broadcast_id}}/index.m3u8", self.gated(self.master), methods=get),
+            Route(f"{prefix}/{{broadcast_id}}/{{rendition}}/index.m3u8", self.gated(self.media), methods=get),
+            Route(f"{prefix}/{{broadcast_id}}/{{rendition}}/{{name}}", self.gated(self.bytes_of), methods=get),
             Route(f"{prefix}/{{path:path}}", Elsewhere(f"This plays at {prefix}/{{id}}/index.m3u8.")),
         ]
+
+    def gated(self, endpoint: Endpoint) -> Endpoint:
+        """For those who may play the recording."""
+
+        async def answer(request: Request) -> Response:
+            broadcast_id = request.path_params["broadcast_id"]
+            if self._gate is None or not self._gate.closed or broadcast_id in self.hidden:
+                return await endpoint(request)
+            channel_id = await self._channel_of(broadcast_id)
+            if isinstance(channel_id, Response):
+                return channel_id
+            return await self._gate.answer(request, channel_id, endpoint)
+
+        return answer
+
+    async def _channel_of(self, broadcast_id: str) -> str | Response:
+        known = self._channels.get(broadcast_id)
+        if known is not None:
+            self._channels.move_to_end(broadcast_id)
+            return known
+        recording = await self.recording(broadcast_id)
+        if isinstance(recording, Response):
+            return recording
+        self._channels[broadcast_id] = recording.recording.channel_id
+        while len(self._channels) > CHANNELS_MAX:
+            self._channels.popitem(last=False)
+        return recording.recording.channel_id
 
     def forget(self, broadcast_id: str) -> None:
         """The recording is no more."""

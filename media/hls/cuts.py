@@ -6,7 +6,7 @@ presentation times in seconds from the broadcast's zero, for these are what sour
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Protocol
@@ -50,6 +50,11 @@ class Cuts:
         self.limit_s = SEGMENT_S_MAX
         """On a clock: no segment is longer."""
         self._by_clock: Cuts | None = None
+
+    def restore(self, cuts: Iterable[Cut]) -> None:
+        """Those of a former life, with which numbers go on."""
+        self._cuts.clear()
+        self._cuts.extend(cuts)
 
     def apart(self, clock_s: float, limit_s: float) -> "Cuts":
         """The table from which the source goes on alone; this one goes by the clock from now on."""

@@ -16,6 +16,7 @@ from prometheus_client import Counter
 
 from media.codecs import union, x264_group
 from media.fmp4.writer import init_segment
+from media.hls.before import Before
 from media.hls.cuts import LIMIT_S, SEGMENT_S, SEGMENT_S_MAX, Cut, Cuts, Follower, Guide, Leader
 from media.hls.playlist import Report, Text, Variant, master_playlist, media_playlist
 from media.hls.segmenter import PART_S, Segmenter
@@ -245,6 +246,7 @@ class LiveBroadcast:
         segment_s: float = SEGMENT_S,
         part_s: float = PART_S,
         rewind_s: float = 0.0,
+        before: Before | None = None,
     ) -> None:
         self.channel = channel
         self.channel_id = channel_id
@@ -267,6 +269,16 @@ class LiveBroadcast:
         self._leader: str | None = None
         self.leads = False
         """Whether the source is there to say where segments begin."""
+        self._before = before
+        if before is not None:
+            self._restore(before)
+
+    def _restore(self, before: Before) -> None:
+        """Numbers go on where another node, or a former life of this one, stopped."""
+        self._common.cuts.restore(before.cuts)
+        self.reaches(self._common, before.longest_s)
+        if before.apart:
+            self._part().restore(before.apart)
 
     @property
     def renditions(self) -> list[LiveRendition]:
@@ -319,12 +331,17 @@ class LiveBroadcast:
                 raise ValueError(f"more than {RENDITIONS_MAX} renditions")
             live = self._renditions[rendition.name] = LiveRendition(self, rendition)
             self._leader = self._leader or rendition.name
+            if self._before is not None and rendition.name in self._before.renditions:
+                former = self._before.renditions[rendition.name]
+                live.window.inits.extend(former.inits)
+                live.codecs.extend(former.codecs for _ in former.inits)
+                live.window.restore(former.entries)
         elif live.sink is not None:
             live.sink.close()
         if not slate:
             live.rendition, live.withdrawn = rendition, False
         init = init_segment(rendition.video, rendition.audio)
-        if not live.window.inits or live.window.inits[-1] != init:
+        if live.sink is None or live.window.inits[-1] != init:
             live.window.inits.append(init)
             live.codecs.append(rendition.codecs)
             if self.keep is not None:
@@ -550,7 +567,7 @@ class LiveRegistry:
         """`rewind_s`: how far a live broadcast can be rewound, where an archive keeps it. `segment_s`: how long segments should be."""
         self.epoch = epoch
         self.segment_s = segment_s
-        self._rewind_s = rewind_s
+        self.rewind_s = rewind_s
         self._clock = clock
         self._retained_s = retained_s
         self._by_channel: dict[str, LiveBroadcast] = {}
@@ -558,13 +575,20 @@ class LiveRegistry:
         self._ended: deque[tuple[float, LiveBroadcast]] = deque()
 
     def open(
-        self, *, channel: str, channel_id: str, broadcast_id: str, started_at: datetime, keep: SegmentSink | None = None
+        self,
+        *,
+        channel: str,
+        channel_id: str,
+        broadcast_id: str,
+        started_at: datetime,
+        keep: SegmentSink | None = None,
+        before: Before | None = None,
     ) -> LiveBroadcast:
-        """The channel's new broadcast; whatever was live on it is closed."""
+        """The channel's new broadcast, or one taken over with what it had `before`; whatever was live on it is closed."""
         self.sweep()
-        before = self._by_channel.get(channel)
-        if before is not None and not before.ended:
-            self.close(before)
+        last = self._by_channel.get(channel)
+        if last is not None and not last.ended:
+            self.close(last)
         broadcast = LiveBroadcast(
             channel=channel,
             channel_id=channel_id,
@@ -573,7 +597,8 @@ class LiveRegistry:
             started_at=started_at,
             keep=keep,
             segment_s=self.segment_s,
-            rewind_s=self._rewind_s if keep is not None else 0.0,
+            rewind_s=self.rewind_s if keep is not None else 0.0,
+            before=before,
         )
         self._by_channel[channel] = self._by_address[broadcast.address] = broadcast
         return broadcast

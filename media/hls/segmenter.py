@@ -28,6 +28,9 @@ VIDEO_LAG_S_MAX: Final = 1.0
 AUDIO_AHEAD_S_MAX: Final = 15.0
 """Audio that jumped further than this does not drag the parts along: the jump is its own."""
 AUDIO_QUEUE_MAX: Final = 1024
+AUDIO_QUEUE_BYTES_MAX: Final = 8 << 20
+PART_BYTES_MAX: Final = 16 << 20
+"""A part that has so much is complete, however little time is in it: timestamps that hardly advance must not make it grow."""
 HOLE_S_MIN: Final = 2.0
 """Nothing in any track for so long: players get a discontinuity, not a frame that stands still."""
 BACKWARDS_S_MAX: Final = 1.0
@@ -209,7 +212,10 @@ class Segmenter:
         self._due = end = sample.dts + duration
         enough = PART_SHARE_MIN * self._target
         part = self._open
-        if part is not None and end - part.start > self._target and part.end - part.start >= enough:
+        if part is not None and (
+            (end - part.start > self._target and part.end - part.start >= enough)
+            or part.run.size + len(sample.data) > PART_BYTES_MAX
+        ):
             self._close_part()
             part = None
         if part is None:
@@ -309,6 +315,7 @@ class _AudioQueue:
     def __init__(self, scale: int) -> None:
         self._scale = scale
         self._samples: deque[Sample] = deque()
+        self._bytes = 0
         self._written: int | None = None
         self._silence = (0.0, 0.0)
         self._drift_max = AUDIO_DRIFT_S_MAX * scale
@@ -327,19 +334,25 @@ class _AudioQueue:
 
     def push(self, sample: Sample, *, began: bool) -> None:
         self._samples.append(sample)
+        self._bytes += len(sample.data)
         start_s = sample.dts / self._scale
         if self.end_s is not None and start_s - self.end_s >= HOLE_S_MIN:
             self._silence = (self.end_s, start_s)
         self.end_s = (sample.dts + (sample.duration or AAC_FRAME)) / self._scale
-        if len(self._samples) > AUDIO_QUEUE_MAX:
+        while len(self._samples) > AUDIO_QUEUE_MAX or self._bytes > AUDIO_QUEUE_BYTES_MAX:
             (_dropped_overflow if began else _dropped_early).inc()
-            self._samples.popleft()
+            self._pop()
+
+    def _pop(self) -> Sample:
+        sample = self._samples.popleft()
+        self._bytes -= len(sample.data)
+        return sample
 
     def take(self, start_s: float, end_s: float) -> Run | None:
         """The samples that start before `end_s`, as one run."""
         run: Run | None = None
         while self._samples and self._samples[0].dts < end_s * self._scale:
-            sample = self._samples.popleft()
+            sample = self._pop()
             duration = min(sample.duration or AAC_FRAME, self._scale)
             if self._written is None and sample.dts < start_s * self._scale:
                 _dropped_early.inc()

@@ -6,7 +6,7 @@ and by bytes; a segment that is only rewound to costs its line of text. Pure but
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -123,6 +123,14 @@ class Window:
     def part(self, sequence: int) -> Part | None:
         found = self._parts.get(sequence)
         return None if found is None or found.gap else found
+
+    def restore(self, entries: Iterable[Entry]) -> None:
+        """Segments of a former life, finished: they can be rewound to, and the live playlist goes on behind them."""
+        for entry in entries:
+            self.begin(entry)
+            self._total_s += entry.duration_s
+            self.discontinuity_sequence += entry.discontinuity
+        self._listed_from = self._kept_from = len(self._entries)
 
     def begin(self, entry: Entry) -> None:
         """The next segment; its number is one more than the last one's, or the window starts anew."""

@@ -1,6 +1,7 @@
 """Settings: what is missing or wrong is said by the variable's name, and no secret is ever printed."""
 
 import base64
+import re
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,15 @@ def test_a_port_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("TALLYLIGHT_SANDBOX_PORT", "65536")
     with pytest.raises(SettingsInvalid, match="TALLYLIGHT_SANDBOX_PORT"):
         SandboxSettings.load()
+
+
+def test_the_page_on_backups_names_the_folder_that_recordings_lie_in(tmp_path: Path) -> None:
+    known = {"dsn": "x", "keys_dsn": "x", "master_key": _KEY, "data_dir": tmp_path}
+    folder = Path(MediaSettings.load(**known).archive).relative_to(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    assert re.findall(r"below the data folder's `([^`]+)`", page) == [str(folder)]
+    elsewhere = MediaSettings.load(**known, archive_url="s3://bucket/x")
+    assert elsewhere.archive == "s3://bucket/x"
 
 
 def test_root_and_a_normal_user_keep_data_where_custom_has_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -13,14 +13,16 @@ import pytest
 
 from gateways.edge import vcl
 from gateways.engines.process import free_port, listening
+from media.playback import Signer
 from tests.media.stage import Stage, staged
 
 NODES = ("media-1", "media-2")
+SIGNER = Signer("a-secret-of-the-tests")
 
 
 @asynccontextmanager
 async def origins() -> AsyncIterator[dict[str, Stage]]:
-    async with staged(epoch="media-1-a1") as one, staged(epoch="media-2-b2") as two:
+    async with staged(epoch="media-1-a1", signer=SIGNER) as one, staged(epoch="media-2-b2", signer=SIGNER) as two:
         yield dict(zip(NODES, (one, two), strict=True))
 
 
@@ -38,7 +40,7 @@ class Edge:
 @contextmanager
 def varnish(nodes: Mapping[str, tuple[str, int]], *, port: int | None = None) -> Iterator[Edge]:
     folder = Path(tempfile.mkdtemp(prefix="edge"))
-    config = vcl.prepare(nodes, folder)
+    config = vcl.prepare(nodes, folder, SIGNER)
     port = port or free_port()
     arguments = vcl.command(config, host="127.0.0.1", port=port, storage_mib=64, nodes=len(nodes))
     log = (folder / "log").open("wb")

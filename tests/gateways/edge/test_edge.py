@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from gateways import front
 from gateways.edge import vcl, viewers
@@ -15,7 +16,8 @@ from gateways.engines.process import EngineFailed, free_port, listening
 from gateways.health import Readiness
 from gateways.launch import start
 from gateways.settings import EdgeSettings, FrontSettings, SettingsInvalid
-from tests.gateways.edge.conftest import Edge, places, varnish
+from media.playback import Signer
+from tests.gateways.edge.conftest import SIGNER, Edge, places, varnish
 from tests.media.stage import Encoder, Stage, hint
 
 WAITERS = 50
@@ -142,6 +144,38 @@ async def test_a_node_that_is_lost_takes_its_own_broadcasts_only(
             assert gone.headers["access-control-allow-origin"] == "*"
 
 
+async def test_a_channel_is_shown_from_the_node_where_it_is_live_not_from_one_that_it_left(
+    nodes: Nodes, client: httpx.AsyncClient
+) -> None:
+    async def shown() -> str:
+        for stage in nodes.values():
+            stage.clock[0] += 0.001
+        await asyncio.sleep(1.1)  # so long an edge keeps what it heard of each node
+        answer = await client.get("/live/ann/index.m3u8")
+        assert "tallylight-standing" not in answer.headers
+        return next((name for name in nodes if f"{name}-" in answer.text), str(answer.status_code))
+
+    one = Encoder(nodes["media-1"].open())
+    one.until(3, 2)
+    assert await shown() == "media-1"
+    one.sink.close()  # the encoder is gone from the first node, which waits for it,
+    assert await shown() == "media-1"
+    two = Encoder(nodes["media-2"].open(broadcast_id="b2"))
+    two.until(2, 0)  # and has come to the second
+    assert await shown() == "media-2"
+    nodes["media-1"].registry.close(one.broadcast)
+    assert await shown() == "media-2"
+    two.sink.close()
+    assert await shown() == "media-2", "an interrupted broadcast may go on, an ended one never"
+    nodes["media-2"].registry.close(two.broadcast)
+    assert await shown() == "media-1", "both have ended"
+    for stage in nodes.values():
+        stage.clock[0] += 3600
+    assert await shown() == "404"
+    # Whoever knows an address of the old one still sees its end: hence the retention, which is over now.
+    assert (await client.get(f"{one.path}/index.m3u8")).status_code == 404
+
+
 async def test_what_is_not_media_is_refused_here(client: httpx.AsyncClient, nodes: Nodes) -> None:
     asked = set(nodes["media-1"].asked)
     for method, path, status in (
@@ -251,7 +285,12 @@ async def test_the_role_runs_varnish_counts_viewers_and_ends_with_it(nodes: Node
     port = free_port()
     places_said = ",".join(f"{name}={host}:{at}" for name, (host, at) in places(nodes).items())
     settings = EdgeSettings(
-        data_dir=tmp_path, edge_port=port, edge_storage_mib=32, nodes=places_said, bootstrap_servers="127.0.0.1:1"
+        data_dir=tmp_path,
+        edge_port=port,
+        edge_storage_mib=32,
+        nodes=places_said,
+        bootstrap_servers="127.0.0.1:1",
+        playback_secret=SecretStr("a-secret-of-the-tests"),
     )
     readiness = Readiness("edge")
     role = asyncio.create_task(run_edge(settings, readiness))
@@ -278,3 +317,70 @@ async def run_failing(settings: EdgeSettings) -> BaseException:
 def test_without_varnish_it_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EngineFailed, match="apt-get install varnish"):
         vcl.tool("varnish-that-is-not-there")
+
+
+async def test_what_is_for_subscribers_is_kept_once_and_given_to_those_who_have_a_token(
+    nodes: Nodes, client: httpx.AsyncClient
+) -> None:
+    stage = nodes["media-2"]
+    encoder = Encoder(stage.open())
+    encoder.until(3, 0)
+    for each in nodes.values():
+        each.gate.closed = frozenset({"c1"})
+    now_s = time.time()
+    good = [SIGNER.issue("c1", f"a{number}", until_s=now_s + 60) for number in range(20)]
+    foreign = SIGNER.issue("c2", "a1", until_s=now_s + 60)
+    bad = [
+        SIGNER.issue("c1", "a1", until_s=now_s - 1),
+        Signer("x").issue("c1", "a1", until_s=now_s + 60),
+        "x",
+        good[0][:-1] + "g",
+    ]
+    paths = [
+        "/live/ann/index.m3u8",
+        f"{encoder.path}/index.m3u8",
+        f"{encoder.path}/1.m4s",
+        f"{encoder.path}/init-0.mp4",
+    ]
+    for path in paths:
+        refused = await client.get(path)
+        assert (refused.status_code, refused.json()["code"]) == (401, "token_required"), path
+        assert refused.headers["access-control-allow-origin"] == "*"
+        answers = await asyncio.gather(*(client.get(f"/play/{token}{path}") for token in good))
+        assert {answer.status_code for answer in answers} == {200}, path
+        assert len({answer.content for answer in answers}) == 1
+        assert answers[0].headers["cache-control"].startswith("private"), path
+        assert not {"tallylight-closed", "tallylight-edge"} & set(answers[0].headers)
+        for token in bad:
+            refused = await client.get(f"/play/{token}{path}")
+            assert (refused.status_code, refused.json()["code"]) == (401, "token_invalid"), (path, token)
+            assert refused.headers["cache-control"] == "no-store"
+        refused = await client.get(f"/play/{foreign}{path}", headers={"Tallylight-Opens": "c1"})
+        assert (refused.status_code, refused.json()["code"]) == (403, "token_foreign"), path
+        # A refusal is one client's, never the object's.
+        assert (await client.get(f"/play/{good[0]}{path}")).status_code == 200
+        assert stage.asked[path] == 1, path
+    assert (
+        await client.get(paths[2], headers={"Tallylight-Opens": "c1", "Tallylight-Edge": SIGNER.edge})
+    ).status_code == 401
+
+
+async def test_a_held_reload_is_one_request_whoever_waits_with_which_token(
+    nodes: Nodes, client: httpx.AsyncClient
+) -> None:
+    stage = nodes["media-1"]
+    encoder = Encoder(stage.open())
+    encoder.until(2, 3)
+    stage.gate.closed = frozenset({"c1"})
+    number, part = encoder.live.window.next
+    reload = f"{encoder.path}/index.m3u8?_HLS_msn={number}&_HLS_part={part}"
+    tokens = [f"/play/{SIGNER.issue('c1', f'a{each}', until_s=time.time() + 60)}" for each in range(5)]
+    # The first who asks has none.
+    asking = [asyncio.create_task(client.get(reload))]
+    await stage.held(1)
+    asking += [asyncio.create_task(client.get(f"{token}{reload}")) for token in tokens]
+    await asyncio.sleep(0.3)  # everybody is on the waiting list
+    encoder.until(number, part + 1)
+    answers = await asyncio.gather(*asking)
+    assert [answer.status_code for answer in answers] == [401, 200, 200, 200, 200, 200]
+    assert stage.asked[reload] == 1
