@@ -238,7 +238,7 @@ class _Broadcast:
         self._transcoder: Transcoder | None = None
         self._slate: Slate | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: dict[asyncio.Task[None], Transcoder] = {}
         self._told: set[str] = set()
         self._newest_ms = 0
         self._framed_at = 0.0
@@ -284,6 +284,8 @@ class _Broadcast:
         if not self.is_on_air and self._told:
             self._report(Resumed, "resumed", self._node.now())
         self._stop_media()
+        for late in self._closing.values():
+            late.give_way()
         wanted = rungs_for(began.video, top_height=self._node.top_height, ladder=self._node.ladder)
         rungs = self._rungs = self._node.room.admit(began.video, wanted)
         self._video = began.video
@@ -475,8 +477,8 @@ class _Broadcast:
             self._slate = None
         if self._transcoder is not None:
             task = asyncio.create_task(self._transcoder.close())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._closing[task] = self._transcoder
+            task.add_done_callback(self._closing.pop)
             self._transcoder = None
         if self._source is not None:
             self._source.close()
