@@ -22,9 +22,10 @@ from media.encoders import LIBX264, Encoder
 from media.flv import Began, Demuxer, Frame
 from media.health import State, StreamHealth, Vitals, advice
 from media.hls.live import LiveBroadcast, LiveRegistry
-from media.ladder import AUDIO, AUDIO_BANDWIDTH, LADDER, Room, Rung, rungs_for
+from media.ladder import AUDIO, AUDIO_BANDWIDTH, LADDER, Rung, rungs_for
 from media.port import Ended, Fact, Grant, Interrupted, RenditionAdded, Resumed, SegmentsArchived, Started
-from media.sample import AlreadyPublishing, BadMedia, NoRoom, Rendition, SampleSink, Tag, TagSink, VideoTrack
+from media.room import Room
+from media.sample import AlreadyPublishing, BadMedia, NoRoom, Rendition, SampleSink, Tag, TagSink
 from media.slate import Loop, Slate, Slates, shape_of
 from media.transcoder import Transcoder
 
@@ -116,7 +117,7 @@ class Broadcasts:
         """Begin, or resume, the channel's broadcast. Raises `AlreadyPublishing` or `NoRoom`."""
         broadcast = self._by_channel.get(grant.channel_id)
         if broadcast is None:
-            if len(self._by_channel) >= self._most:
+            if len(self._by_channel) >= self._most or not self._node.room.enter():
                 raise NoRoom
             broadcast = self._by_channel[grant.channel_id] = _Broadcast(self._node, grant, encoder, self._silent_s)
             _broadcasts.set(len(self._by_channel))
@@ -150,6 +151,7 @@ class Broadcasts:
     def _end(self, broadcast: "_Broadcast", reason: Reason) -> asyncio.Task[None]:
         if self._by_channel.get(broadcast.grant.channel_id) is broadcast:
             del self._by_channel[broadcast.grant.channel_id]
+            self._node.room.leave()
         _broadcasts.set(len(self._by_channel))
         task = asyncio.create_task(broadcast.end(reason))
         self._ending.add(task)
@@ -234,7 +236,7 @@ class _Broadcast:
         self._source: SampleSink | None = None
         self._audio: SampleSink | None = None
         self._rungs: tuple[Rung, ...] = ()
-        self._video: VideoTrack | None = None  # whose rungs have their room
+        self._admitted = node.room.admit(None, ())  # held while the encoder is away: it comes back to what it had
         self._transcoder: Transcoder | None = None
         self._slate: Slate | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -287,8 +289,9 @@ class _Broadcast:
         for late in self._closing.values():
             late.give_way()
         wanted = rungs_for(began.video, top_height=self._node.top_height, ladder=self._node.ladder)
-        rungs = self._rungs = self._node.room.admit(began.video, wanted)
-        self._video = began.video
+        self._admitted.release()
+        self._admitted = self._node.room.admit(began.video, wanted)
+        rungs = self._rungs = self._admitted.rungs
         self._no_room, self._shed_rungs = tuple(rung for rung in wanted if rung not in rungs), ()
         self._vitals.began(began)
         live.has_rungs = bool(rungs)
@@ -373,6 +376,7 @@ class _Broadcast:
     async def end(self, reason: Reason) -> None:
         self.publisher = None
         was_on_air = self.is_on_air
+        self._admitted.release()
         if self._watching is not None:
             self._watching.cancel()
         self._stop_media()
@@ -486,11 +490,10 @@ class _Broadcast:
         if self._audio is not None:
             self._audio.close()
             self._audio = None
-        self._node.room.release(self._video, self._rungs)
         self._rungs = ()
 
     def _shed(self, live: LiveBroadcast, rung: Rung) -> None:
-        self._node.room.release(self._video, (rung,))
+        self._admitted.shed(rung)
         self._rungs = tuple(it for it in self._rungs if it is not rung)
         self._shed_rungs += (rung,)
         live.withdraw(rung.name)

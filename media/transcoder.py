@@ -21,8 +21,9 @@ from media.encoders import LIBX264, Encoder
 from media.flv import Began
 from media.fmp4.box import Fmp4Error
 from media.fmp4.reader import Fmp4Reader, Tracks
-from media.ladder import Rung, cost, frame_rate
+from media.ladder import Rung, frame_rate
 from media.pulse import pulse
+from media.room import cost
 from media.sample import VIDEO_TIMESCALE, Packager, Rendition, Sample, SampleSink, Tag, TagType, VideoTrack
 
 log = structlog.get_logger()

@@ -1,6 +1,7 @@
 """Whole broadcasts with a real FFmpeg behind them: what players would see, what the archive keeps, what is told; and things going wrong."""
 
 import asyncio
+import math
 import os
 import signal
 import time
@@ -18,6 +19,7 @@ from media.archive import Archive
 from media.hls.live import LiveBroadcast, LiveRegistry
 from media.pipeline import Broadcasts, Node, Reporter
 from media.port import Ended, Fact, Grant, RecordingReady, RenditionAdded, SegmentsArchived, Started
+from media.room import Room
 from media.sample import AlreadyPublishing, BadMedia, NoRoom, Tag, TagSink
 from media.slate import Slates
 from media.transcoder import Transcoder
@@ -45,7 +47,13 @@ class Stand:
 
     @asynccontextmanager
     async def node(
-        self, *, most: int = 5, resume_s: float = 30.0, silent_s: float = 3.0, slates: Slates | None = None
+        self,
+        *,
+        most: int = 5,
+        resume_s: float = 30.0,
+        silent_s: float = 3.0,
+        slates: Slates | None = None,
+        room: Room | None = None,
     ) -> AsyncIterator[tuple[Broadcasts, LiveRegistry]]:
         registry = LiveRegistry(epoch="e1", clock=time.monotonic, rewind_s=7200.0)
         reporter = Reporter(self.put)
@@ -59,6 +67,7 @@ class Stand:
             now=lambda: self.now,
             new_id=uuid4,
             slates=slates,
+            room=room or Room(math.inf),
         )
         broadcasts = Broadcasts(node, most=most, resume_s=resume_s, silent_s=silent_s)
         try:
