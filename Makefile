@@ -8,7 +8,9 @@ PACKAGES := sh scripts/system-packages.sh
 BROWSER := chromium "the browser of the end-to-end tests" fonts-dejavu-core "a font for the browser to draw with"
 
 EDGE := varnish "the edge cache" varnish-vmod-digest "by which it checks tokens"
+PLAYERS := mpv "a player in the tests" ffmpeg "a checker of what is played"
 SRT := libsrt1.5-openssl "the library that SRT ingest calls"
+ENCODERS := gstreamer1.0-tools "an encoder in the tests" gstreamer1.0-plugins-good "its FLV" gstreamer1.0-plugins-bad "its RTMP" gstreamer1.0-plugins-ugly "its H.264" glib-networking "its TLS"
 OBS := obs-studio "a real broadcaster" xvfb "its screen" xauth "the key to that" libgl1-mesa-dri "its graphics" dbus "its session"
 
 .DEFAULT_GOAL := help
@@ -22,7 +24,7 @@ help:
 	@echo 'make bench NAME=...  one of:' $(filter-out __init__ clock common nginx stack,$(basename $(notdir $(wildcard bench/*.py))))
 	@echo 'make fuzz            ten minutes of fuzzing what strangers send'
 	@echo 'make lock            pin the dependencies anew'
-	@echo "make vendor          fetch the pages' third-party JavaScript anew"
+	@echo "make vendor          fetch the third-party JavaScript anew, the pages' and the tests'"
 
 $(VENV)/.runtime: requirements.lock pyproject.toml scripts/setup.sh
 	@sh scripts/setup.sh requirements.lock $@
@@ -43,11 +45,11 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 test: lint
-	@$(PACKAGES) $(BROWSER) $(EDGE) $(SRT)
+	@$(PACKAGES) $(BROWSER) $(EDGE) $(SRT) $(PLAYERS) $(ENCODERS)
 	$(PYTEST) -m "not full" $(ARGS)
 
 test-full: lint
-	@$(PACKAGES) $(BROWSER) $(EDGE) $(SRT) $(OBS)
+	@$(PACKAGES) $(BROWSER) $(EDGE) $(SRT) $(PLAYERS) $(ENCODERS) $(OBS)
 	$(PYTEST) $(ARGS)
 
 bench: $(VENV)/.dev

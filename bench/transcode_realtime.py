@@ -6,17 +6,19 @@ FFmpeg with the same rungs the way most guides write it: x264 `veryfast`, everyt
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from bench.common import machine, report, say
 from media import ffmpeg
-from media.ladder import Rung, cost, rungs_for, size
+from media.ladder import Rung, frame_rate, rungs_for, size
+from media.room import cost
 from media.sample import AudioTrack, VideoTrack
 
 SOURCES: Final = ((1280, 720, 30.0), (1920, 1080, 30.0), (1920, 1080, 60.0))
@@ -59,6 +61,21 @@ def ours(source: Source) -> float:
             os.close(descriptor)
 
 
+def _megapixels(track: VideoTrack, rung: Rung) -> float:
+    """That come out in a second of media."""
+    width, height = size(track, rung)
+    return width * height * frame_rate(track, rung) / 1e6
+
+
+def alone(source: Source, rung: Rung) -> dict[str, float]:
+    """Cores that one rung takes by itself in real time, FFmpeg and decoding in it; and what a node reckons for the rung alone."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ours(replace(source, rungs=(rung,)))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"cores": round(used_s / source.seconds, 4), "reckoned_mpx": round(cost(source.track, rung), 1)}
+
+
 def peer(source: Source) -> float:
     outputs: list[str] = []
     for rung in source.rungs:
@@ -88,7 +105,7 @@ def run(seconds: float, rounds: int) -> None:
             source = made(Path(folder), width, height, rate, seconds)
             mine = [ours(source) for _ in range(rounds)]
             theirs = [peer(source) for _ in range(rounds)]
-            pixels = sum(cost(source.track, rung) for rung in source.rungs)
+            pixels = sum(_megapixels(source.track, rung) for rung in source.rungs)
             each = pixels * statistics.median(mine) / (os.cpu_count() or 1)
             name = f"{height}p{rate:g}"
             say(f"{name}: {statistics.median(mine):.2f}× real time, peer {statistics.median(theirs):.2f}×")
@@ -98,6 +115,7 @@ def run(seconds: float, rounds: int) -> None:
                 "ours": [round(it, 2) for it in mine],
                 "peer": [round(it, 2) for it in theirs],
                 "megapixels_a_second_a_core": round(each, 1),
+                "rungs_alone": {rung.name: alone(source, rung) for rung in source.rungs},
             }
             figures.append(statistics.median(mine))
             peers.append(statistics.median(theirs))

@@ -33,13 +33,14 @@ from media.clips import Clips
 from media.deletion import destroy
 from media.facts import restore
 from media.hls.live import LiveRegistry
-from media.ladder import LADDER, Room, read_ladder
+from media.ladder import LADDER, read_ladder
 from media.lease import Leases
 from media.origin import Origin
 from media.pipeline import Broadcasts, Node, Reporter
 from media.playback import Gate, Signer, TokenInAddress
 from media.port import Started
 from media.recovery import LOOK_S, recover
+from media.room import Room
 from media.rtmp.server import RtmpServer
 from media.slate import Slates
 from media.spool import Spool
@@ -50,8 +51,9 @@ from media.vod import Vod
 log = structlog.get_logger()
 
 DRAIN_S_MAX: Final = 5.0
-MPX_S_PER_CORE: Final = 30.0
-"""What a core encodes in real time with some left for the rest: `make bench NAME=transcode_realtime`."""
+MPX_S_PER_CORE: Final = 60.0
+"""What a core carries in real time, in the megapixels of `media.room`: a quarter of what `make bench NAME=transcode_realtime` measures, for
+games are harder than its pictures, and the machine has other things to do."""
 
 
 async def run_media(settings: MediaSettings, readiness: Readiness) -> None:

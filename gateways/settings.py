@@ -167,7 +167,8 @@ class MediaSettings(Stored, Conveyed):
     rung_height_max: Annotated[int, Field(ge=0, le=4320)] = 1080
     """The highest rendition that is made beside the source."""
     transcode_mpx_s: Annotated[float, Field(ge=0)] = 0
-    """What this node can encode, in megapixels a second; 0: a guess from its cores. Beyond it broadcasts get fewer renditions."""
+    """What this node can carry, in megapixels a second; 0: a guess from its cores. Beyond it broadcasts get fewer renditions, then none,
+    and then are refused."""
     encoder: Literal["auto", "h264_nvenc", "h264_qsv", "h264_vaapi", "h264_videotoolbox", "libx264"] = "auto"
     ladder: str = ""
     """A JSON file with a table of renditions of your own; empty: ours."""

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from media import manifest
+from media import isolation, manifest
 from media.answers import problem
 from media.archive import Archive
 from media.fmp4.box import Fmp4Error
@@ -240,21 +240,12 @@ class Clips:
         return bytes(await found.bytes_async())
 
     async def _ffmpeg(self, source: Path, target: Path, *, at_s: float, duration_s: float) -> None:
-        process = await asyncio.create_subprocess_exec(
+        command = [
             str(self._binary), "-hide_banner", "-nostdin", "-loglevel", "error",
             "-seek_timestamp", "1", "-ss", f"{at_s:.6f}", "-i", str(source),
             "-t", f"{duration_s:.6f}", "-map", "0", "-c", "copy", "-movflags", "+faststart", "-f", "mp4", str(target),
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        try:
-            async with asyncio.timeout(MAKE_S_MAX):
-                _, complaints = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode:
-            raise RuntimeError(complaints.decode(errors="replace")[-300:])
+        ]  # fmt: skip
+        await isolation.run(command, seconds_max=MAKE_S_MAX)
 
 
 def _run(lines: tuple[SegmentLine, ...], rendition: RenditionLine) -> Iterator[tuple[StoredObject, float]]:

@@ -16,6 +16,8 @@ from media.hls.segmenter import PART_S
 from media.ladder import FRAME_RATE_UNKNOWN, Rung, frame_rate, halves, size
 from media.sample import AudioTrack, VideoTrack
 
+EARLY_S: Final = 0.004
+"""Timestamps in FLV are rounded to the millisecond."""
 _HALVE: Final = "key+gte(t-prev_selected_t,0.030)+isnan(prev_selected_t)"
 """The fps filter would lose the key frames that `force_key_frames source` needs."""
 
@@ -33,9 +35,11 @@ def command(
     audio: AudioTrack | None,
     encoder: Encoder = LIBX264,
     segment_s: float = SEGMENT_S,
+    from_s: float = 0.0,
 ) -> list[str]:
     """`outputs`: each rung and the file descriptor on which it comes out. Key frames come from the source; where it has none for longer
-    than `segment_s`, a rung has one so long after its last, for it must be cut."""
+    than `segment_s`, a rung has one so long after its last, for it must be cut. `from_s`: earlier pictures are decoded, for others need
+    them, and no more; the first after them is a key frame."""
     # Not `nobuffer`: with it what FFmpeg looked at to know the streams, the first group of pictures, is lost.
     flv = ffmpeg.input(
         "pipe:0",
@@ -46,7 +50,8 @@ def command(
         copyts=None,
         threads="1",
     )
-    copies = flv.video.split() if len(outputs) > 1 else [flv.video]
+    video = flv.video.filter("select", f"gte(t,{from_s - EARLY_S:.4f})") if from_s > 0 else flv.video
+    copies = video.split() if len(outputs) > 1 else [video]
     streams = []
     for index, (rung, descriptor) in enumerate(outputs):
         picture = copies[index]

@@ -1,9 +1,8 @@
-"""Which renditions a source gets beside itself, and what they cost. One table; a rung is a line of it. Called by the pipeline, pure.
+"""Which renditions a source gets beside itself. One table; a rung is a line of it. Called by the pipeline, pure.
 
 An operator's own table is a JSON file of the same lines (`TALLYLIGHT_LADDER`), the dearest first.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -94,31 +93,3 @@ def size(source: VideoTrack, rung: Rung) -> tuple[int, int]:
     longer, shorter = max(source.width, source.height), min(source.width, source.height)
     other = max(2, round(longer * rung.height / shorter / 2) * 2)
     return (rung.height, other) if source.height > source.width else (other, rung.height)
-
-
-def cost(source: VideoTrack, rung: Rung) -> float:
-    """Megapixels to encode a second."""
-    width, height = size(source, rung)
-    return width * height * (frame_rate(source, rung) or FRAME_RATE_UNKNOWN) / 1e6
-
-
-@dataclass(slots=True)
-class Room:
-    """What a node's cores can encode, in megapixels a second, and how much of it is given away."""
-
-    capacity: float
-    taken: float = 0.0
-
-    def admit(self, source: VideoTrack | None, rungs: tuple[Rung, ...]) -> tuple[Rung, ...]:
-        """Those there is room for, the dearest left out first. What is admitted is given back by `release`."""
-        if source is None:
-            return ()
-        left = list(rungs)
-        while left and self.taken + sum(cost(source, rung) for rung in left) > self.capacity:
-            left.remove(max(left, key=lambda rung: cost(source, rung)))
-        self.taken += sum(cost(source, rung) for rung in left)
-        return tuple(left)
-
-    def release(self, source: VideoTrack | None, rungs: tuple[Rung, ...]) -> None:
-        if source is not None:
-            self.taken = max(0.0, self.taken - sum(cost(source, rung) for rung in rungs))

@@ -24,11 +24,12 @@ from media.facts import ended, fact_id, fact_of
 from media.flv import Began, Demuxer, Frame
 from media.health import State, StreamHealth, Vitals, advice
 from media.hls.live import LiveBroadcast, LiveRegistry
-from media.ladder import AUDIO, AUDIO_BANDWIDTH, LADDER, Room, Rung, rungs_for
+from media.ladder import AUDIO, AUDIO_BANDWIDTH, LADDER, Rung, rungs_for
 from media.lease import Held, Lease, Leases
 from media.lease import State as LeaseState
 from media.port import Fact, Grant, Interrupted, RenditionAdded, Resumed, SegmentsArchived, Started
-from media.sample import AlreadyPublishing, BadMedia, NoRoom, Rendition, SampleSink, Tag, TagSink, VideoTrack
+from media.room import Room
+from media.sample import AlreadyPublishing, BadMedia, NoRoom, Rendition, SampleSink, Tag, TagSink
 from media.slate import Loop, Slate, Slates, shape_of
 from media.takeover import Taken, take
 from media.transcoder import Transcoder
@@ -159,6 +160,8 @@ class Broadcasts:
         leases, channel_id = self._node.leases, grant.channel_id
         if channel_id in self._claiming:
             raise AlreadyPublishing
+        if not self._node.room.enter():
+            raise NoRoom
         self._claiming.add(channel_id)
         try:
             broadcast = _Broadcast(self._node, grant, encoder, self._silent_s)
@@ -170,6 +173,9 @@ class Broadcasts:
                 if claim.before is not None:
                     await self._take_over(broadcast, lease, claim.before, leases)
                 await lease.begin()
+        except BaseException:
+            self._node.room.leave()
+            raise
         finally:
             self._claiming.discard(channel_id)
         self._by_channel[channel_id] = broadcast
@@ -244,6 +250,8 @@ class Broadcasts:
     def _leave(self, broadcast: "_Broadcast", work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         if self._by_channel.get(broadcast.grant.channel_id) is broadcast:
             del self._by_channel[broadcast.grant.channel_id]
+            self._node.room.leave()
+            broadcast.release()
         _broadcasts.set(len(self._by_channel))
         task = asyncio.create_task(work)
         self._ending.add(task)
@@ -331,11 +339,11 @@ class _Broadcast:
         self._source: SampleSink | None = None
         self._audio: SampleSink | None = None
         self._rungs: tuple[Rung, ...] = ()
-        self._video: VideoTrack | None = None  # whose rungs have their room
+        self._admitted = node.room.admit(None, ())  # held while the encoder is away: it comes back to what it had
         self._transcoder: Transcoder | None = None
         self._slate: Slate | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: dict[asyncio.Task[None], Transcoder] = {}
         self._told: set[str] = set()
         self._newest_ms = 0
         self._framed_at = 0.0
@@ -388,9 +396,12 @@ class _Broadcast:
             self._report(Resumed, "resumed", self._node.now())
         self._stop_media()
         self._stands("live")
+        for late in self._closing.values():
+            late.give_way()
         wanted = rungs_for(began.video, top_height=self._node.top_height, ladder=self._node.ladder)
-        rungs = self._rungs = self._node.room.admit(began.video, wanted)
-        self._video = began.video
+        self._admitted.release()
+        self._admitted = self._node.room.admit(began.video, wanted)
+        rungs = self._rungs = self._admitted.rungs
         self._no_room, self._shed_rungs = tuple(rung for rung in wanted if rung not in rungs), ()
         self._vitals.began(began)
         live.has_rungs = bool(rungs)
@@ -517,6 +528,10 @@ class _Broadcast:
         loops = {name: loop for name, loop in made.items() if loop is not None}
         return loops if live.leader is not None and live.leader.name in loops else {}
 
+    def release(self) -> None:
+        """Its room is another's."""
+        self._admitted.release()
+
     async def end(self, reason: Reason) -> None:
         self.publisher = None
         was_on_air = self.is_on_air
@@ -624,8 +639,8 @@ class _Broadcast:
             self._slate = None
         if self._transcoder is not None:
             task = asyncio.create_task(self._transcoder.close())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._closing[task] = self._transcoder
+            task.add_done_callback(self._closing.pop)
             self._transcoder = None
         if self._source is not None:
             self._source.close()
@@ -633,11 +648,10 @@ class _Broadcast:
         if self._audio is not None:
             self._audio.close()
             self._audio = None
-        self._node.room.release(self._video, self._rungs)
         self._rungs = ()
 
     def _shed(self, live: LiveBroadcast, rung: Rung) -> None:
-        self._node.room.release(self._video, (rung,))
+        self._admitted.shed(rung)
         self._rungs = tuple(it for it in self._rungs if it is not rung)
         self._shed_rungs += (rung,)
         live.withdraw(rung.name)

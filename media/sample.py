@@ -148,6 +148,10 @@ class Packager(Protocol):
 
     def add(self, rendition: Rendition) -> SampleSink: ...
 
+    def reached_s(self, name: str) -> float:
+        """Where a rendition's open segment ends so far, on the broadcast's clock; 0 where none is open."""
+        ...
+
     def end(self) -> None:
         """The broadcast is over: players see the end of the playlists."""
         ...

@@ -6,10 +6,8 @@ all broadcasts of the node. A shape that cannot be encoded has no slate: its vie
 
 import asyncio
 import math
-import os
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -17,6 +15,7 @@ from typing import Final
 import ffmpeg
 import structlog
 
+from media import isolation
 from media.fmp4.box import Fmp4Error
 from media.fmp4.reader import Fmp4Reader, Tracks
 from media.hls.cuts import SEGMENT_S
@@ -84,26 +83,12 @@ class Slates:
             return self._loops[shape]
 
     async def _encoded(self, shape: Shape) -> Loop | None:
-        process: asyncio.subprocess.Process | None = None
         try:
-            async with asyncio.timeout(ENCODE_S_MAX):
-                process = await asyncio.create_subprocess_exec(
-                    *command(self._binary, shape, loop_s=self._loop_s),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=asyncio.subprocess.DEVNULL,
-                    start_new_session=True,
-                )
-                with suppress(OSError):
-                    os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
-                made, _ = await process.communicate()
-            return _loop(made)
-        except (TimeoutError, OSError, Fmp4Error) as fault:
+            making = command(self._binary, shape, loop_s=self._loop_s)
+            return _loop(await isolation.run(making, seconds_max=ENCODE_S_MAX, niceness=NICENESS))
+        except (isolation.Failed, TimeoutError, OSError, Fmp4Error) as fault:
             log.warning("slate.none", shape=shape, error=f"{type(fault).__name__}: {fault}")
             return None
-        finally:
-            if process is not None and process.returncode is None:
-                process.kill()
 
 
 def command(binary: Path, shape: Shape, *, loop_s: float) -> list[str]:

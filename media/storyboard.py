@@ -218,22 +218,8 @@ class Storyboards:
         )
 
     async def _ffmpeg(self, data: bytes, given: list[str], wanted: list[str]) -> bytes:
-        process = await asyncio.create_subprocess_exec(
-            str(self._binary), "-hide_banner", "-loglevel", "error", "-threads", "1", *given, *wanted,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
-        group = isolation.confine(process.pid)
-        try:
-            async with asyncio.timeout(FFMPEG_S_MAX):
-                out, complaints = await process.communicate(data)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-            isolation.release(group)
-        if process.returncode:
-            raise RuntimeError(complaints.decode(errors="replace")[-300:])
-        return out
+        command = [str(self._binary), "-hide_banner", "-loglevel", "error", "-threads", "1", *given, *wanted]
+        return await isolation.run(command, seconds_max=FFMPEG_S_MAX, data=data)
 
 
 def _thumbs(recording: Manifest, rendition: str) -> list[_Thumb]:

@@ -1,8 +1,8 @@
 """A broadcast's FFmpeg, kept running: takes the tags of its source, gives the samples of its rungs to the packager.
 
 One process a broadcast, in a session of its own and confined: what it does, eats or dies of is its broadcast's alone. It is started again
-when it dies or stops giving, from the last key frame on. Tags it does not take in time are dropped up to a key frame, never waited for;
-where it stays behind, it goes on with fewer rungs, the dearest given up first.
+when it dies or stops giving: it reads from the last key frame on, and encodes from where the one before had come to. Tags it does not take
+in time are dropped up to a key frame, never waited for; where it stays behind, it goes on with fewer rungs, the dearest given up first.
 """
 
 import asyncio
@@ -22,7 +22,9 @@ from media.flv import Began
 from media.fmp4.box import Fmp4Error
 from media.fmp4.reader import Fmp4Reader, Tracks
 from media.hls.cuts import SEGMENT_S
-from media.ladder import Rung, cost, frame_rate
+from media.ladder import Rung, frame_rate
+from media.pulse import pulse
+from media.room import cost
 from media.sample import VIDEO_TIMESCALE, Packager, Rendition, Sample, SampleSink, Tag, TagType, VideoTrack
 
 log = structlog.get_logger()
@@ -34,11 +36,14 @@ START_S_MAX: Final = 10.0
 """FFmpeg that was fed and gave nothing for so long from its start is started again."""
 SILENT_S_MAX: Final = 1.5
 """So one that had been giving; twice as long after each failure, for on a busy machine it may be slow rather than stuck."""
-WATCH_S: Final = 0.25
+STUCK_LOOKS: Final = 5
+"""One that had something to do in so many looks one after the other, and no thread that ran or could have run, is stuck."""
+WATCH_S: Final = 0.1
 LAG_S_MAX: Final = 3.0
 """So far behind its source for so long, it has too much to do."""
 PAUSES_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
-STEADY_S: Final = 30.0
+STEADY_S: Final = 5.0
+"""What failed before is forgotten of one that has been giving for so long."""
 END_S_MAX: Final = 5.0
 STDERR_LINES_MAX: Final = 20
 
@@ -81,12 +86,14 @@ class Transcoder:
         self._since_key: list[bytes] = []  # for an FFmpeg that must begin again
         self._since_key_bytes = 0
         self._fed_ms = 0
+        self._fed_bytes = 0
         self._given_s = 0.0
         self._behind_since: float | None = None
         self._has_given = False
         self._failures = 0
         self._wanted = asyncio.Event()
         self._ending = False
+        self._gave_way = False
         self._fed_at: float | None = None  # when it was first fed after it last gave something
         self._process: asyncio.subprocess.Process | None = None
         self._task = asyncio.create_task(self._keep_running())
@@ -137,6 +144,10 @@ class Transcoder:
             self._since_key.append(data)
             self._since_key_bytes += len(data)
 
+    def give_way(self) -> None:
+        """While it closes, another has its place: what comes out late takes no rung from that one."""
+        self._gave_way = True
+
     async def close(self) -> None:
         """What it was given comes out first, for a bounded time."""
         self._ending = True
@@ -147,9 +158,7 @@ class Transcoder:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _keep_running(self) -> None:
-        loop = asyncio.get_running_loop()
         while not (self._ending and not self._waiting) and self._rungs:
-            began = loop.time()
             try:
                 why = await self._run()
             except OSError as fault:
@@ -158,7 +167,7 @@ class Transcoder:
                 return
             if why == "behind":
                 self._give_up_dearest()
-            self._failures = 1 if loop.time() - began > STEADY_S else self._failures + 1
+            self._failures += 1
             pause_s = PAUSES_S[min(self._failures, len(PAUSES_S)) - 1]
             _restarts.labels(why if why in ("silent", "behind") else "died").inc()
             self._log.warning("transcoder.restarts", why=why, pause_s=pause_s)
@@ -193,6 +202,8 @@ class Transcoder:
                 audio=self._began.audio,
                 encoder=self._encoder,
                 segment_s=self._segment_s,
+                # All from one time on, so that their key frames stay together.
+                from_s=max(self._packager.reached_s(rung.name) for rung in self._rungs),
             )
             process = await asyncio.create_subprocess_exec(
                 *arguments,
@@ -225,7 +236,7 @@ class Transcoder:
     async def _serve(self, process: asyncio.subprocess.Process, outputs: list[int]) -> str:
         self._fed_at = None
         feeding = asyncio.create_task(self._feed(process))
-        watching = asyncio.create_task(self._watch())
+        watching = asyncio.create_task(self._watch(process.pid))
         reading = [
             asyncio.create_task(self._read(rung, descriptor))
             for rung, descriptor in zip(self._rungs, outputs, strict=True)
@@ -259,6 +270,7 @@ class Transcoder:
                     data = self._waiting.popleft()
                     self._waiting_bytes -= len(data)
                     process.stdin.write(data)
+                    self._fed_bytes += len(data)
                     self._fed_at = self._fed_at or loop.time()
                     await process.stdin.drain()
                 if self._ending:
@@ -267,13 +279,21 @@ class Transcoder:
                 await self._wanted.wait()
         process.stdin.close()
 
-    async def _watch(self) -> str:
-        """Returns once FFmpeg was fed and gave nothing for too long (`silent`), or has been too far behind for too long (`behind`)."""
+    async def _watch(self, pid: int) -> str:
+        """Returns once FFmpeg is stuck or gave nothing for too long though it was fed (`silent`), or was behind for too long (`behind`)."""
         loop = asyncio.get_running_loop()
+        still, fed_bytes = 0, self._fed_bytes
+        beat: int | None = None
+        steady_since: float | None = None
         while True:
             await asyncio.sleep(WATCH_S)
+            has_work = self._fed_at is not None and (bool(self._waiting) or self._fed_bytes > fed_bytes)
+            before, beat = beat, (pulse(pid) if has_work else None)
+            still = still + 1 if beat is not None and beat == before else 0
+            fed_bytes = self._fed_bytes
             patience_s = min(START_S_MAX, SILENT_S_MAX * 2**self._failures) if self._has_given else START_S_MAX
-            if self._fed_at is not None and loop.time() - self._fed_at > patience_s:
+            silent = self._fed_at is not None and loop.time() - self._fed_at > patience_s
+            if silent or still >= STUCK_LOOKS:
                 return "silent"
             if self.lag_s <= LAG_S_MAX:
                 self._behind_since = None
@@ -281,6 +301,12 @@ class Transcoder:
                 self._behind_since = loop.time()
             elif loop.time() - self._behind_since > LAG_S_MAX and not self._ending:
                 return "behind"
+            if not self._has_given or self._behind_since is not None:
+                steady_since = None
+            elif steady_since is None:
+                steady_since = loop.time()
+            elif loop.time() - steady_since > STEADY_S:
+                self._failures = 0
 
     async def _read(self, rung: Rung, descriptor: int) -> None:
         loop = asyncio.get_running_loop()
@@ -296,7 +322,7 @@ class Transcoder:
                 self._fed_at = None
                 for found in reader.receive(data):
                     match found:
-                        case Tracks():
+                        case Tracks() if not self._gave_way:
                             rendition = self._rendition(rung, found)
                             scale = found.video.timescale if found.video is not None else scale
                             sink = self._packager.add(rendition)

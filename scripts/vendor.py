@@ -1,4 +1,4 @@
-"""Fetches the pages' third-party JavaScript at the versions that `packages.json` pins, and writes the files and their manifest.
+"""Fetches third-party JavaScript, the pages' and the tests', at the versions `packages.json` pins, and writes the files and their manifest.
 
 Run by `make vendor`, by a person who changes a version; never by the product, which serves what is committed. The ordinary npm client
 does the fetching, from wherever its own configuration points, and verifies what it got against the registry's digest.
@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-VENDOR: Final = Path(__file__).resolve().parent.parent / "gateways" / "web" / "vendor"
+ROOT: Final = Path(__file__).resolve().parent.parent
+FOLDERS: Final = (ROOT / "gateways" / "web" / "vendor", ROOT / "tests" / "vendor")
 FETCH_S_MAX: Final = 120
 SOURCE_MAP_COMMENT: Final = b"\n//# sourceMappingURL="
 
@@ -26,19 +27,25 @@ def main() -> int:
     if npm is None:
         print("npm is needed to fetch packages anew; on Debian: apt-get install npm", file=sys.stderr)
         return 1
-    packages: list[Json] = json.loads((VENDOR / "packages.json").read_text())
-    with tempfile.TemporaryDirectory() as folder:
-        manifest = [entry for package in packages for entry in fetch(npm, package, Path(folder))]
-    (VENDOR / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-    wanted = {entry["file"] for entry in manifest} | {"packages.json", "manifest.json"}
-    for path in VENDOR.iterdir():
-        if path.name not in wanted:
-            path.unlink()
-    print("\n".join(f"{entry['file']}: {entry['package']} {entry['version']}" for entry in manifest))
+    for folder in FOLDERS:
+        fill(npm, folder)
     return 0
 
 
-def fetch(npm: str, package: Json, folder: Path) -> list[Json]:
+def fill(npm: str, vendor: Path) -> None:
+    """All that one folder's `packages.json` names, and nothing else."""
+    packages: list[Json] = json.loads((vendor / "packages.json").read_text())
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = [entry for package in packages for entry in fetch(npm, package, Path(folder), vendor)]
+    (vendor / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    wanted = {entry["file"] for entry in manifest} | {"packages.json", "manifest.json"}
+    for path in vendor.iterdir():
+        if path.name not in wanted:
+            path.unlink()
+    print("\n".join(f"{entry['file']}: {entry['package']} {entry['version']}" for entry in manifest))
+
+
+def fetch(npm: str, package: Json, folder: Path, vendor: Path) -> list[Json]:
     """Unpack a package's wanted files into the vendor folder; their entries for the manifest."""
     wanted = f"{package['name']}@{package['version']}"
     packed = subprocess.run(
@@ -58,7 +65,7 @@ def fetch(npm: str, package: Json, folder: Path) -> list[Json]:
         for name, source in package["files"].items():
             # A map is not vendored, and asking for it only fails in people's developer tools.
             content = _member(tar, source).partition(SOURCE_MAP_COMMENT)[0].rstrip() + b"\n"
-            (VENDOR / name).write_bytes(content)
+            (vendor / name).write_bytes(content)
             entries.append(
                 {
                     "file": name,

@@ -5,6 +5,7 @@ source's key frames are further apart than segments may be, it gets a table of i
 presentation times in seconds from the broadcast's zero, for these are what source and rungs have in common. Never touches a sample.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ HOLE_S_MIN: Final = 0.5
 LIMIT_S: Final = 0.4
 """A segment may be so much longer than the target duration says (4.4.3.1 allows 0.5 s: what is left is for rounding)."""
 JOIN_S_MAX: Final = 0.25
-"""A rung may begin a segment so late after the cut; else it waits for the next."""
+"""A rung may begin a segment so late after the cut; else it waits for the next, or, where it had begun before, lacks what was missed."""
 JOIN_WAIT_S_MAX: Final = 5.0
 """A rung whose key frames never meet a cut begins at any of them after so long."""
 CUTS_KEPT: Final = 256
@@ -65,8 +66,8 @@ class Cuts:
         self.clock_s, self.limit_s = clock_s, limit_s
         return own
 
-    def by_clock(self, time_s: float, *, key: bool, tolerance_s: float) -> Cut | None:
-        """The cut that a rung's frame at `time_s` makes, if it is time for one."""
+    def by_clock(self, time_s: float, *, key: bool, tolerance_s: float, again: bool = False) -> Cut | None:
+        """The cut that a rung's frame at `time_s` makes, if it is time for one. `again`: rungs begin again, and the clock too."""
         last = self.last
         if last is None or time_s <= last.start_s:
             return None
@@ -75,7 +76,8 @@ class Cuts:
             self.broken_at_s = None
             return self.add(time_s, discontinuity=True)
         # The next key frame may be a whole turn of the clock away: where that would be too late, this one will do.
-        is_time = elapsed_s >= self.clock_s - tolerance_s or elapsed_s + self.clock_s > self.limit_s + tolerance_s
+        wait_s = JOIN_S_MAX if again else self.clock_s
+        is_time = elapsed_s >= wait_s - tolerance_s or elapsed_s + self.clock_s > self.limit_s + tolerance_s
         if not (key and is_time) and elapsed_s + 2 * tolerance_s <= self.limit_s:
             return None
         while time_s - last.start_s > self.limit_s:
@@ -214,12 +216,22 @@ class Leader:
 class Follower:
     """A rung's: cuts where the source did, by time alone, so that a lost key frame costs a key frame and not the numbering.
 
-    `may_cut`: whether, on a clock, it is one of those whose key frames say where."""
+    `may_cut`: whether, on a clock, it is one of those whose key frames say where. `after`: the last number its rendition has; it begins
+    again. `open_until_s`: that segment is open up to there, and may go on."""
 
-    def __init__(self, cuts: Cuts, *, after: int = -1, may_cut: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        cuts: Cuts,
+        *,
+        after: int = -1,
+        open_until_s: float = math.inf,
+        may_cut: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._cuts = cuts
         self._may_cut = may_cut
         self._number = after
+        self._again = after >= 0
+        self._open_until_s = open_until_s
         self._began = False
         self._waits_since_s: float | None = None
         self.undecided_s = 0.0
@@ -233,16 +245,23 @@ class Follower:
             may_cut = self._may_cut()
             if may_cut:
                 self._cuts.decided_until_s = max(self._cuts.decided_until_s, time_s)
-            cut = self._cuts.by_clock(time_s, key=key and may_cut, tolerance_s=tolerance_s)
+            again = self._again and not self._began
+            cut = self._cuts.by_clock(time_s, key=key and may_cut, tolerance_s=tolerance_s, again=again)
         cut = cut or self._cuts.at(time_s + tolerance_s)
-        if cut is None or cut.number <= self._number:
-            return None
-        if not self._began:
-            if self._waits_since_s is None:
-                self._waits_since_s = time_s
-            waited_long = time_s - self._waits_since_s > JOIN_WAIT_S_MAX
-            if not key or (time_s - cut.start_s > JOIN_S_MAX and not waited_long):
+        if self._began:
+            if cut is None or cut.number <= self._number:
                 return None
-            self._began = True
+        elif cut is None or not self._may_join(cut, time_s, key=key, tolerance_s=tolerance_s):
+            return None
+        self._began = True
         self._number = cut.number
         return cut
+
+    def _may_join(self, cut: Cut, time_s: float, *, key: bool, tolerance_s: float) -> bool:
+        if cut.number < self._number or (cut.number == self._number and time_s < self._open_until_s - tolerance_s):
+            return False
+        if self._waits_since_s is None:
+            self._waits_since_s = time_s
+        # Who plays it already is waiting: what it lacks of the segment is a gap, and it goes on.
+        may_be_late = self._again or time_s - self._waits_since_s > JOIN_WAIT_S_MAX
+        return key and (may_be_late or time_s - cut.start_s <= JOIN_S_MAX)

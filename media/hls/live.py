@@ -19,7 +19,7 @@ from media.fmp4.writer import init_segment
 from media.hls.before import Before
 from media.hls.cuts import LIMIT_S, SEGMENT_S, SEGMENT_S_MAX, Cut, Cuts, Follower, Guide, Leader
 from media.hls.playlist import Report, Text, Variant, master_playlist, media_playlist
-from media.hls.segmenter import PART_S, Segmenter
+from media.hls.segmenter import PART_S, PART_SHARE_MIN, Segmenter
 from media.hls.window import Entry, Part, Window
 from media.sample import Rendition, Sample, SampleSink, Segment, SegmentSink
 
@@ -145,6 +145,18 @@ class LiveRendition:
             cut.number, start_s, at, init, discontinuity=cut.discontinuity and self.window.last_number >= 0, slate=slate
         )
 
+    def goes_on_from_s(self, init: int, *, slate: bool) -> float:
+        """Where its open segment has come to, if media of this initialisation segment may go on in it."""
+        entry = self.window.open
+        may = entry is not None and entry.init == init and entry.slate == slate
+        return self.broadcast.reached_s(self.name) if may else math.inf
+
+    def goes_on(self, start_s: float) -> None:
+        """Its open segment has more from `start_s` on; what should stand before that is missing."""
+        entry = self.window.open
+        assert entry is not None
+        self._lacks_rest(start_s - entry.start_s - entry.duration_s)
+
     def lacks(self, number: int) -> None:
         """What is missing before segment `number` begins: the rest of the one that is open, and those between."""
         window, cuts = self.window, self.broadcast.line(self.name).cuts
@@ -198,7 +210,6 @@ class LiveRendition:
         elif not entry.slate:
             self.measured(entry, self.frames)
         self.frames = 0
-        there_s = sum(part.duration_s for part in entry.parts if not part.gap)
         keep = self.broadcast.keep
         if keep is not None and entry.data:
             # Of a segment that lacks parts, too: what viewers were shown is in the recording.
@@ -206,8 +217,8 @@ class LiveRendition:
                 Segment(
                     rendition=self.name,
                     number=entry.number,
-                    start_s=entry.start_s,
-                    duration_s=there_s if entry.gap else entry.duration_s,
+                    start_s=entry.start_s + entry.lead_s,
+                    duration_s=entry.duration_s - entry.lead_s - entry.rest_s,
                     program_date_time=entry.program_date_time,
                     data=entry.data,
                     slate=entry.slate,
@@ -347,8 +358,16 @@ class LiveBroadcast:
             if self.keep is not None:
                 self.keep.rendition(rendition, init, slate=slate)
         leads = rendition.name == self._leader
-        live.sink = _Sink(self, live, rendition, self._guide(live, rendition, leads=leads), leads=leads, slate=slate)
+        live.sink = _Sink(
+            self, live, rendition, self._guide(live, rendition, leads=leads, slate=slate), leads=leads, slate=slate
+        )
         return live.sink
+
+    def reached_s(self, name: str) -> float:
+        """Where its open segment ends so far, on the broadcast's clock; 0 where none is open."""
+        live = self._renditions.get(name)
+        entry = live.window.open if live is not None else None
+        return entry.start_s + entry.duration_s if entry is not None else 0.0
 
     def withdraw(self, name: str) -> None:
         """The rendition is not made any more, until it is added again."""
@@ -356,10 +375,13 @@ class LiveBroadcast:
         if live is not None:
             live.withdrawn = True
 
-    def _guide(self, live: LiveRendition, rendition: Rendition, *, leads: bool) -> Guide:
+    def _guide(self, live: LiveRendition, rendition: Rendition, *, leads: bool, slate: bool) -> Guide:
         if not leads:
             return Follower(
-                self._common.cuts, after=live.window.last_number, may_cut=lambda: self._may_cut_on_clock(rendition)
+                self._common.cuts,
+                after=live.window.last_number,
+                open_until_s=live.goes_on_from_s(len(live.window.inits) - 1, slate=slate),
+                may_cut=lambda: self._may_cut_on_clock(rendition),
             )
         self.leads = True
         may_part = self._apart is None and rendition.video is not None and self.has_rungs
@@ -532,19 +554,33 @@ class _Sink:
         live.part_target_s = max(self._segmenter.part_target_s, live.part_target_s if window.version else 0)
         if self._leads:
             self._broadcast.source_cut(cut)
+        if window.open is not None and window.open.number == cut.number:
+            live.goes_on(start_s)
+            return
+        joins_late = window.last_number >= 0 and start_s - cut.start_s >= GAP_S_MIN
         if window.last_number >= 0:
             live.lacks(cut.number)
-        window.begin(live.entry(cut, start_s, init=self._init, slate=self._slate))
+        window.begin(live.entry(cut, cut.start_s if joins_late else start_s, init=self._init, slate=self._slate))
+        if joins_late:
+            live.goes_on(start_s)
 
     def part(self, data: bytes, duration_s: float, *, independent: bool, frames: int) -> None:
-        self._live.frames += frames
         window = self._live.window
         assert window.open is not None
+        if self.closed and duration_s < PART_SHARE_MIN * self._segmenter.part_target_s and self._is_amid(window.open):
+            return  # 4.4.4.9: it would be too short; whoever goes on in its place makes it anew
+        self._live.frames += frames
         reached_s = window.open.duration_s + duration_s
         if reached_s > self._guide.undecided_s:
             self._broadcast.reaches(self._broadcast.line(self._live.name), reached_s)
         window.add(Part(window.next_sequence, duration_s, independent, data))
         _parts_made.inc()
+
+    def _is_amid(self, entry: Entry) -> bool:
+        """A rung was lost in the middle of a segment, to the end of which its source has not come."""
+        cuts = self._broadcast.line(self._live.name).cuts
+        more = cuts.last is not None and cuts.last.number <= entry.number and cuts.broken_at_s is None
+        return more and not self._leads and self._broadcast.leads
 
     def finish(self) -> None:
         if not self._leads and self.closed and self._broadcast.leads:

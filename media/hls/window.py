@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Final
 
 WINDOW_S: Final = 16.0
@@ -52,6 +52,20 @@ class Entry:
     @property
     def finished(self) -> bool:
         return self.data is not None
+
+    @property
+    def lead_s(self) -> float:
+        """How long it lacks everything at its beginning."""
+        return _lacking_s(self.parts)
+
+    @property
+    def rest_s(self) -> float:
+        """And at its end."""
+        return _lacking_s(reversed(self.parts))
+
+
+def _lacking_s(parts: Iterable[Part]) -> float:
+    return sum(part.duration_s for part in takewhile(lambda it: it.gap, parts))
 
 
 class Window:

@@ -1,4 +1,4 @@
-"""Which rungs a source gets, what they cost, and that there is room for them."""
+"""Which rungs a source gets."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from media.ladder import LADDER, LadderInvalid, Room, cost, frame_rate, read_ladder, rungs_for, size
+from media.ladder import LADDER, LadderInvalid, frame_rate, read_ladder, rungs_for, size
 from media.sample import VideoTrack
 
 
@@ -43,24 +43,11 @@ def test_no_rung_is_above_its_source_and_each_is_even_and_in_proportion(width: i
         assert high < height
         assert abs(wide / high - width / height) <= 0.02 * width / height + 2 / high
         assert frame_rate(video, rung) <= rate
-        assert cost(video, rung) > 0
 
 
 def test_sixty_frames_a_second_are_halved_where_the_rung_has_thirty() -> None:
     video = source(1920, 1080, 60)
     assert [frame_rate(video, rung) for rung in rungs_for(video, top_height=1080)] == [60, 30, 30, 30]
-
-
-def test_a_node_without_room_leaves_out_the_dearest_and_gives_back_what_is_released() -> None:
-    video = source(1920, 1080)
-    wanted = rungs_for(video, top_height=1080)
-    room = Room(capacity=sum(cost(video, rung) for rung in wanted) + 8)
-    assert room.admit(video, wanted) == wanted
-    assert [rung.name for rung in room.admit(video, wanted)] == ["360p"]
-    assert room.admit(video, wanted) == ()
-    room.release(video, wanted)
-    assert [rung.name for rung in room.admit(video, wanted)] == ["720p30", "480p", "360p"]
-    assert room.admit(None, ()) == ()
 
 
 def test_an_operators_own_table_is_read_and_a_bad_one_is_refused_in_words(tmp_path: Path) -> None:

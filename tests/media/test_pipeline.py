@@ -1,6 +1,7 @@
 """Whole broadcasts with a real FFmpeg behind them: what players would see, what the archive keeps, what is told; and things going wrong."""
 
 import asyncio
+import math
 import os
 import signal
 import time
@@ -18,6 +19,7 @@ from media.archive import Archive
 from media.hls.live import LiveBroadcast, LiveRegistry
 from media.pipeline import Broadcasts, Node, Reporter
 from media.port import Ended, Fact, Grant, RecordingReady, RenditionAdded, SegmentsArchived, Started
+from media.room import Room
 from media.sample import AlreadyPublishing, BadMedia, NoRoom, Tag, TagSink
 from media.slate import Slates
 from media.transcoder import Transcoder
@@ -52,6 +54,7 @@ class Stand:
         silent_s: float = 3.0,
         slates: Slates | None = None,
         segment_s: float = 2.0,
+        room: Room | None = None,
     ) -> AsyncIterator[tuple[Broadcasts, LiveRegistry]]:
         registry = LiveRegistry(epoch="e1", clock=time.monotonic, rewind_s=7200.0, segment_s=segment_s)
         reporter = Reporter(self.put)
@@ -65,6 +68,7 @@ class Stand:
             now=lambda: self.now,
             new_id=uuid4,
             slates=slates,
+            room=room or Room(math.inf),
         )
         broadcasts = Broadcasts(node, most=most, resume_s=resume_s, silent_s=silent_s)
         try:

@@ -5,35 +5,47 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gateways.web import pages
 
 VENDOR = Path(pages.__file__).parent / "vendor"
-MANIFEST: list[dict[str, Any]] = json.loads((VENDOR / "manifest.json").read_text())
-PACKAGES: list[dict[str, Any]] = json.loads((VENDOR / "packages.json").read_text())
+FOR_TESTS = Path(__file__).parents[2] / "vendor"
+each_folder = pytest.mark.parametrize("folder", [VENDOR, FOR_TESTS], ids=["pages", "tests"])
 
 
-def test_every_vendored_file_has_the_bytes_its_manifest_promises() -> None:
-    for entry in MANIFEST:
-        content = (VENDOR / entry["file"]).read_bytes()
+def listed(folder: Path, file: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((folder / file).read_text())
+    return found
+
+
+@each_folder
+def test_every_vendored_file_has_the_bytes_its_manifest_promises(folder: Path) -> None:
+    for entry in listed(folder, "manifest.json"):
+        content = (folder / entry["file"]).read_bytes()
         assert hashlib.sha256(content).hexdigest() == entry["sha256"], entry["file"]
 
 
-def test_no_file_is_vendored_without_an_entry_in_the_manifest() -> None:
-    present = {path.name for path in VENDOR.iterdir()} - {"manifest.json", "packages.json"}
-    assert present == {entry["file"] for entry in MANIFEST}
+@each_folder
+def test_no_file_is_vendored_without_an_entry_in_the_manifest(folder: Path) -> None:
+    present = {path.name for path in folder.iterdir()} - {"manifest.json", "packages.json"}
+    assert present == {entry["file"] for entry in listed(folder, "manifest.json")}
 
 
-def test_the_manifest_is_at_the_versions_that_are_pinned() -> None:
+@each_folder
+def test_the_manifest_is_at_the_versions_that_are_pinned(folder: Path) -> None:
     pinned = {
         (package["name"], package["version"], name, source)
-        for package in PACKAGES
+        for package in listed(folder, "packages.json")
         for name, source in package["files"].items()
     }
-    assert pinned == {(entry["package"], entry["version"], entry["file"], entry["source"]) for entry in MANIFEST}
+    manifest = listed(folder, "manifest.json")
+    assert pinned == {(entry["package"], entry["version"], entry["file"], entry["source"]) for entry in manifest}
 
 
-def test_every_package_brings_its_licence() -> None:
-    for package in PACKAGES:
+@each_folder
+def test_every_package_brings_its_licence(folder: Path) -> None:
+    for package in listed(folder, "packages.json"):
         assert "LICENSE" in package["files"].values()
         assert package["license"] in {"Apache-2.0", "MIT"}
 

@@ -68,6 +68,32 @@ def test_a_rung_that_begins_again_never_reopens_a_segment_it_had() -> None:
     assert follower.at(6.0, key=True, tolerance_s=0.05) == Cut(3, 6.0, discontinuity=False)
 
 
+def test_a_rung_that_begins_again_goes_on_in_the_segment_that_is_open_from_where_it_had_come_to() -> None:
+    cuts = led([0, 2, 4], until_s=5)
+    follower = Follower(cuts, after=2, open_until_s=4.5)
+    assert follower.at(4.0, key=True, tolerance_s=0.05) is None
+    assert follower.at(4.5, key=False, tolerance_s=0.05) is None
+    assert follower.at(4.6, key=True, tolerance_s=0.05) == Cut(2, 4.0, discontinuity=False)
+    assert follower.at(4.7, key=True, tolerance_s=0.05) is None
+
+
+def test_a_rung_that_begins_again_joins_in_the_middle_of_a_segment_it_missed_the_beginning_of() -> None:
+    cuts = led([0, 2, 4], until_s=5)
+    follower = Follower(cuts, after=1)
+    assert follower.at(5.0, key=True, tolerance_s=0.05) == Cut(2, 4.0, discontinuity=False)
+
+
+def test_on_a_clock_rungs_that_begin_again_cut_where_they_do_so_that_the_segment_is_no_longer_than_others() -> None:
+    cuts = led([0, 2, 4], until_s=5)
+    cuts.apart(2.0, 2.4)
+    first, second = (Follower(cuts, after=2, open_until_s=5.5) for _ in range(2))
+    for rung in (first, second):
+        assert rung.at(5.5, key=True, tolerance_s=0.05) == Cut(3, 5.5, discontinuity=False)
+        assert rung.at(5.8, key=True, tolerance_s=0.05) is None
+    for rung in (first, second):
+        assert rung.at(7.5, key=True, tolerance_s=0.05) == Cut(4, 7.5, discontinuity=False)
+
+
 @given(
     keys=st.lists(st.floats(0, 30).map(lambda at: round(at, 1)), min_size=1, max_size=40),
     offset_s=st.floats(-0.04, 0.04),

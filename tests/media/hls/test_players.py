@@ -1,7 +1,7 @@
 """Players we did not write, on a broadcast while it is live and when it is recorded: PyAV (FFmpeg's libraries) and streamlink."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,9 +26,12 @@ FRAMES = 75
 
 @dataclass
 class OnAir:
+    """`end` has the encoder leave; what is recorded is whole then."""
+
     url: str
     stand: Stand
     broadcast_id: str
+    end: Callable[[], Awaitable[None]]
 
 
 @pytest.fixture
@@ -46,11 +49,15 @@ async def on_air(tmp_path: object) -> AsyncIterator[OnAir]:
             live = live_on(registry)
             await until(lambda: {it.name for it in live.renditions if it.is_ready} >= {"source", "240p", "160p"})
             going = asyncio.create_task(pace(sink, [it for it in sent if it.timestamp_ms >= 6_000]))
-            yield OnAir(url, stand, live.broadcast_id)
-            going.cancel()
-            with suppress(asyncio.CancelledError):
-                await going
-            await sink.close("unpublished")
+
+            async def end() -> None:
+                if going.cancel():
+                    with suppress(asyncio.CancelledError):
+                        await going
+                    await sink.close("unpublished")
+
+            yield OnAir(url, stand, live.broadcast_id, end)
+            await end()
             origin.close()
 
 
