@@ -46,7 +46,9 @@ PUT_S_MAX: Final = 30.0
 RETRY_S_FIRST: Final = 0.2
 RETRY_S_MAX: Final = 10.0
 TRIES_MAX: Final = 30
-CLOSE_S_MAX: Final = 60.0
+CLOSE_S_MAX: Final = 480.0
+"""An archive that is away at a broadcast's end is waited for so long: less than another node takes to think that ours is lost."""
+CLOSE_TRY_S_MAX: Final = 60.0
 HAND_OVER_S_MAX: Final = 5.0
 LATE_NUMBERS: Final = 3
 """A rung that is so many numbers behind the source misses the number."""
@@ -304,12 +306,20 @@ class Recorder:
 
     async def close(self, ended_at: datetime) -> None:
         """Everything stored, the manifest closed, the recording told. What cannot be done within `CLOSE_S_MAX` is left to a recovery."""
+        loop = asyncio.get_running_loop()
+        until_s, wait_s = loop.time() + CLOSE_S_MAX, RETRY_S_FIRST
         await self._stop(CLOSE_S_MAX)
-        try:
-            async with asyncio.timeout(CLOSE_S_MAX):
-                await self._close_manifest(ended_at)
-        except Exception as fault:
-            log.error("archive_left_open", broadcast=self._recording.broadcast_id, error=_short(fault))
+        while True:
+            try:
+                async with asyncio.timeout(CLOSE_TRY_S_MAX):
+                    await self._close_manifest(ended_at)
+                return
+            except Exception as fault:
+                log.error("archive_left_open", broadcast=self._recording.broadcast_id, error=_short(fault))
+            if loop.time() + wait_s > until_s:
+                return
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, RETRY_S_MAX)
 
     async def _close_manifest(self, ended_at: datetime) -> None:
         broadcast_id, channel_id = self._recording.broadcast_id, self._recording.channel_id

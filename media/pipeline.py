@@ -50,6 +50,8 @@ FLASH: Final = "FMLE/"
 FACTS_WAITING_MAX: Final = 10_000
 CLOSE_S_MAX: Final = 15.0
 STOP_S_MAX: Final = 30.0
+LEAVE_S_MAX: Final = 60.0
+"""So long a connection stays for its recording to be closed; an archive that is away is waited for without it."""
 TAKE_S_MAX: Final = 9.0
 """Encoders wait no longer to be let in."""
 
@@ -236,7 +238,7 @@ class Broadcasts:
             loop = asyncio.get_running_loop()
             broadcast.timer = loop.call_later(self._resume_s, self._give_up, broadcast)
         else:
-            await asyncio.shield(self._end(broadcast, reason))
+            await asyncio.wait({self._end(broadcast, reason)}, timeout=LEAVE_S_MAX)
 
     def _give_up(self, broadcast: "_Broadcast") -> None:
         self._end(broadcast, "disconnected")
@@ -420,6 +422,7 @@ class _Broadcast:
                 shed=lambda rung: self._shed(live, rung),
                 encoder=self._node.encoder,
                 segment_s=live.segment_s,
+                on_clock=lambda: live.is_clocked,
             )
         if began.video is not None and began.audio is not None:
             # For those who only listen, and for whom no picture comes through.

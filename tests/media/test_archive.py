@@ -190,3 +190,23 @@ async def test_many_segments_make_a_manifest_of_several_pieces_that_reads_as_one
     assert found.duration_s == 12 * SEGMENT_S
     await recording.close(START)
     assert (await written(archive)).segments == found.segments
+
+
+async def test_an_archive_that_is_away_at_the_end_is_tried_again_until_the_recording_is_closed(tmp_path: Path) -> None:
+    folder = tmp_path / "archive"
+    archive, report = Archive.open(str(folder)), Report()
+    recording = recorder(archive, report)
+    rendition, init, segments = encoded()
+    recording.rendition(rendition, init)
+    for number in range(NUMBERS):
+        recording.segment(segment("source", number, segments[number]))
+    await report.until(facts=NUMBERS)
+    with moved_away(folder):
+        closing = asyncio.create_task(recording.close(START))
+        await asyncio.sleep(0.5)
+        assert not closing.done()
+    await asyncio.wait_for(closing, 20)
+    found = await manifest.read(archive.store, BROADCAST)
+    assert found is not None
+    assert found.ended_at == START
+    assert "recording" in report.kinds()
