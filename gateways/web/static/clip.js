@@ -6,7 +6,7 @@ import { $, onSubmit, say } from './dom.js';
 import { clock } from './format.js';
 import { Player } from './player.js';
 
-const FRAME_S = 1 / 30;
+const USUAL_RATE = 30; // frames a second, where a playlist does not say
 const LONGEST_S = 60;
 const SHORTEST_S = 1;
 const WINDOW_S = 120; // what the sliders span
@@ -27,6 +27,12 @@ function dateAt(seconds) {
   return found?.programDateTime ? new Date(found.programDateTime + (seconds - found.start) * 1000).toISOString() : null;
 }
 
+// How long one frame of what is shown lasts.
+function frameS() {
+  const { hls } = player ?? {};
+  return 1 / (hls?.levels[hls.currentLevel]?.frameRate || hls?.levels.find((it) => it.frameRate)?.frameRate || USUAL_RATE);
+}
+
 const exact = (seconds) => `${clock(Math.max(0, seconds))}.${String(Math.floor(Math.max(0, seconds) * 100) % 100).padStart(2, '0')}`;
 
 function told() {
@@ -34,7 +40,7 @@ function told() {
   const length = to - from;
   $('#clip-in-at').textContent = exact(from);
   $('#clip-out-at').textContent = exact(to);
-  const fits = length >= SHORTEST_S && length <= LONGEST_S + FRAME_S / 2;
+  const fits = length >= SHORTEST_S && length <= LONGEST_S + frameS() / 2;
   $('#clip-length').textContent = `${length.toFixed(2)} s${fits ? '' : `: a clip lasts ${SHORTEST_S} to ${LONGEST_S} s`}`;
   $('[type="submit"]', dialog).disabled = !fits;
 }
@@ -44,7 +50,7 @@ function moved(side) {
   // The other end comes along rather than stand in the way.
   if (side === begins) ends.value = Math.min(Math.max(Number(ends.value), Number(begins.value) + SHORTEST_S), Number(begins.value) + LONGEST_S);
   else begins.value = Math.max(Math.min(Number(begins.value), Number(ends.value) - SHORTEST_S), Number(ends.value) - LONGEST_S);
-  video.currentTime = side === begins ? Number(begins.value) : Number(ends.value) - FRAME_S;
+  video.currentTime = side === begins ? Number(begins.value) : Number(ends.value) - frameS();
   wanted.key = randomName();
   told();
 }
@@ -53,7 +59,7 @@ for (const side of [begins, ends]) side.addEventListener('input', () => moved(si
 for (const button of dialog.querySelectorAll('[data-step]')) {
   const side = button.dataset.step === 'in' ? begins : ends;
   button.addEventListener('click', () => {
-    side.value = Number(side.value) + Number(button.dataset.frames) * FRAME_S;
+    side.value = Number(side.value) + Number(button.dataset.frames) * frameS();
     moved(side);
   });
 }

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tests.gateways.web.conftest import Complaints, until
-from tests.gateways.web.media import recording
+from tests.gateways.web.media import RATE, recording
 from tests.gateways.web.stand import NOW, World, item, problem
 
 LogIn = Callable[..., Awaitable[None]]
@@ -135,14 +135,14 @@ async def test_a_clip_is_taken_to_the_frame_and_played(page: Page, world: World,
     assert 64 < ends < 70
     await page.get_by_role("button", name="Ends a frame later").click()
     await page.get_by_role("button", name="Begins a frame earlier").click()
-    await expect(page.locator("#clip-length")).to_have_text("30.07 s")
+    await expect(page.locator("#clip-length")).to_have_text("30.20 s")
     await page.locator("#clip-in").evaluate("(it) => { it.value = 40; it.dispatchEvent(new Event('input')); }")
     await until(page, "Math.abs(document.querySelector('#clip-video').currentTime - 40) < 0.1")
     await page.get_by_label("Title").fill("A shooting star")
     await page.get_by_role("button", name="Take the clip").click()
     await page.wait_for_url("**/clips/k1")
     (asked,) = world.asked_for("POST", "/api/v1/broadcasts/b-1/clips")
-    assert asked == {"start_s": pytest.approx(40), "end_s": pytest.approx(ends + 1 / 30), "title": "A shooting star"}
+    assert asked == {"start_s": pytest.approx(40), "end_s": pytest.approx(ends + 1 / RATE), "title": "A shooting star"}
     await expect(page.get_by_role("heading", name="A shooting star")).to_be_visible()
     await expect(page.get_by_role("link", name="Download")).to_have_attribute("href", "/clips/k1/clip.mp4")
     await expect(page.get_by_role("link", name="Whole broadcast")).to_have_attribute("href", "/videos/b-1?t=1")
