@@ -13,13 +13,11 @@ import imageio_ffmpeg
 from media.encoders import LIBX264, Encoder
 from media.hls.cuts import SEGMENT_S
 from media.hls.segmenter import PART_S
-from media.ladder import FRAME_RATE_UNKNOWN, Rung, frame_rate, halves, size
+from media.ladder import FRAME_RATE_UNKNOWN, Rung, every, frame_rate, size
 from media.sample import AudioTrack, VideoTrack
 
 EARLY_S: Final = 0.004
 """Timestamps in FLV are rounded to the millisecond."""
-_HALVE: Final = "key+gte(t-prev_selected_t,0.030)+isnan(prev_selected_t)"
-"""The fps filter would lose the key frames that `force_key_frames source` needs."""
 
 
 def binary(path: str = "") -> Path:
@@ -36,9 +34,11 @@ def command(
     encoder: Encoder = LIBX264,
     segment_s: float = SEGMENT_S,
     from_s: float = 0.0,
+    by_clock: bool = False,
 ) -> list[str]:
     """`outputs`: each rung and the file descriptor on which it comes out. Key frames come from the source; where it has none for longer
-    than `segment_s`, a rung has one so long after its last, for it must be cut. `from_s`: earlier pictures are decoded, for others need
+    than `segment_s`, a rung has one so long after its last, for it must be cut: counted in frames, or `by_clock`, where the source's
+    come at no constant rate and its key frames are of no use. `from_s`: earlier pictures are decoded, for others need
     them, and no more; the first after them is a key frame."""
     # Not `nobuffer`: with it what FFmpeg looked at to know the streams, the first group of pictures, is lost.
     flv = ffmpeg.input(
@@ -55,15 +55,16 @@ def command(
     streams = []
     for index, (rung, descriptor) in enumerate(outputs):
         picture = copies[index]
-        if halves(source, rung):
-            picture = picture.filter("select", _HALVE)
+        if (taken := every(source, rung)) > 1:
+            # By time, half a frame early. The fps filter would lose the key frames that `force_key_frames source` needs.
+            after_s = (taken - 0.5) / source.frame_rate
+            picture = picture.filter("select", f"key+gte(t-prev_selected_t,{after_s:.5f})+isnan(prev_selected_t)")
         scaled = picture.filter("scale", *size(source, rung))
         for name, value in encoder.upload:
             scaled = scaled.filter(name, *([value] if value else []))
         tracks = [scaled, flv.audio] if audio is not None else [scaled]
-        options = _encoding(
-            rung, frame_rate(source, rung) or FRAME_RATE_UNKNOWN, encoder, audio=audio, segment_s=segment_s
-        )
+        rate = frame_rate(source, rung) or FRAME_RATE_UNKNOWN
+        options = _encoding(rung, encoder, audio=audio) | _keys(rate, segment_s, by_clock=by_clock)
         streams.append(ffmpeg.output(*tracks, f"pipe:{descriptor}", **options))
     graph = ffmpeg.merge_outputs(*streams) if len(streams) > 1 else streams[0]
     arguments: list[str] = ffmpeg.compile(graph, cmd=str(binary_path))
@@ -71,9 +72,15 @@ def command(
     return [arguments[0], "-hide_banner", "-nostats", "-loglevel", "warning", *devices, *arguments[1:]]
 
 
-def _encoding(
-    rung: Rung, rate: float, encoder: Encoder, *, audio: AudioTrack | None, segment_s: float
-) -> dict[str, Any]:
+def _keys(rate: float, segment_s: float, *, by_clock: bool) -> dict[str, Any]:
+    frames = round(segment_s * rate)
+    if not by_clock:
+        return {"g": frames, "force_key_frames": "source"}
+    since = f"gte(t-prev_forced_t,{segment_s - EARLY_S:.3f})"
+    return {"g": 10 * frames, "force_key_frames": f"expr:if(isnan(prev_forced_t),1,{since})"}
+
+
+def _encoding(rung: Rung, encoder: Encoder, *, audio: AudioTrack | None) -> dict[str, Any]:
     """`-enc_time_base` 1:90000 keeps the source's timestamps to the tick; `avoid_negative_ts` would shift them."""
     sound: dict[str, Any] = {}
     if audio is not None:
@@ -85,8 +92,6 @@ def _encoding(
         "c:v": encoder.name,
         **encoder.options,
         "bf": 0,
-        "g": round(segment_s * rate),
-        "force_key_frames": "source",
         "fps_mode": "passthrough",
         "enc_time_base": "1:90000",
         "avoid_negative_ts": "disabled",

@@ -17,6 +17,7 @@ from media.codecs import CodecError, aac_track, av1_track, avc_track, hevc_track
 from media.rtmp import amf0
 from media.rtmp.errors import RtmpError
 from media.sample import AudioTrack, Sample, Tag, TagType, VideoTrack
+from media.unwrap import Unwrap
 
 AUDIO_WAIT_MS_MAX: Final = 1_000
 """So long a broadcast waits, after its first key frame, to learn whether there is sound."""
@@ -335,6 +336,7 @@ class FlvReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._began = False
+        self._unwrapped = Unwrap()
 
     def receive(self, data: bytes) -> list[Tag]:
         """E.2 to E.4.1. Tags of other types are passed over."""
@@ -351,7 +353,7 @@ class FlvReader:
             timestamp_ms = int.from_bytes(buffer[at + 4 : at + 7]) | buffer[at + 7] << 24
             body = bytes(buffer[at + TAG_HEADER_BYTES : at + TAG_HEADER_BYTES + size])
             if buffer[at] & 31 in set(TagType):
-                found.append(Tag(TagType(buffer[at] & 31), timestamp_ms, body))
+                found.append(Tag(TagType(buffer[at] & 31), self._unwrapped(timestamp_ms), body))
             at += TAG_HEADER_BYTES + size + BACK_POINTER_BYTES
         del buffer[:at]
         return found

@@ -3,6 +3,7 @@
 An operator's own table is a JSON file of the same lines (`TALLYLIGHT_LADDER`), the dearest first.
 """
 
+import math
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -11,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from media.sample import VideoTrack
 
 HALVED_FROM_FPS: Final = 40.0
+"""Rungs of more frames than this are for sources that have more."""
+RATE_SLACK: Final = 1.02
+"""Encoders' clocks and the milliseconds of RTMP: so much above it is still the same rate."""
 SMALLER: Final = 0.9
 """A rung has less than this share of the source's height: closer ones would cost much and help nobody."""
 RUNGS_MIN: Final = 2
@@ -62,30 +66,44 @@ def read_ladder(path: Path) -> tuple[Rung, ...]:
 
 
 def rungs_for(source: VideoTrack | None, *, top_height: int, ladder: tuple[Rung, ...] = LADDER) -> tuple[Rung, ...]:
-    """The lines of the table that make sense for a source: none above its size, its frame rate or `top_height`."""
+    """The lines of the table that make sense for a source: none above its size, its frame rate or `top_height`.
+
+    One of its own size makes sense where it has fewer frames, and where the source is not H.264, which not everybody can play."""
     if source is None:
         return ()
     side = min(source.width, source.height)
-    rate = source.frame_rate or FRAME_RATE_UNKNOWN
+    is_fast = (source.frame_rate or FRAME_RATE_UNKNOWN) > HALVED_FROM_FPS
+    is_h264 = source.codec.startswith("avc1")
+    timely = [it for it in ladder if it.height <= top_height and (is_fast or it.frame_rate_max <= HALVED_FROM_FPS)]
     fitting = [
         rung
-        for rung in ladder
-        if rung.height <= top_height
-        and rung.height < SMALLER * side
-        and (rung.frame_rate_max <= HALVED_FROM_FPS or rate > HALVED_FROM_FPS)
+        for rung in timely
+        if rung.height < SMALLER * side or (rung.height <= side and (not is_h264 or every(source, rung) > 1))
     ]
+    if not is_h264 and side <= top_height and all(rung.height < SMALLER * side for rung in fitting):
+        fitting = [*_of_its_size(source, side - side % 2, ladder), *fitting]
     usual = [rung for rung in fitting if not rung.small]
     return tuple(usual + [rung for rung in fitting if rung.small][: max(0, RUNGS_MIN - len(usual))])
 
 
-def halves(source: VideoTrack, rung: Rung) -> bool:
-    """Whether the rung takes every other frame."""
-    return source.frame_rate > HALVED_FROM_FPS >= rung.frame_rate_max
+def _of_its_size(source: VideoTrack, side: int, ladder: tuple[Rung, ...]) -> list[Rung]:
+    """The line above, made to fit; none where the table has none."""
+    above = [rung for rung in ladder if rung.height >= SMALLER * side]
+    if not above:
+        return []
+    nearest = min(above, key=lambda rung: (rung.height, -rung.frame_rate_max))
+    rate = round(frame_rate(source, nearest) or FRAME_RATE_UNKNOWN)
+    return [nearest.model_copy(update={"name": f"{side}p{rate}", "height": side, "small": False})]
+
+
+def every(source: VideoTrack, rung: Rung) -> int:
+    """Of so many frames the rung takes one."""
+    return max(1, math.ceil(source.frame_rate / (rung.frame_rate_max * RATE_SLACK)))
 
 
 def frame_rate(source: VideoTrack, rung: Rung) -> float:
     """0 where the source's is not known."""
-    return source.frame_rate / (2 if halves(source, rung) else 1)
+    return source.frame_rate / every(source, rung)
 
 
 def size(source: VideoTrack, rung: Rung) -> tuple[int, int]:

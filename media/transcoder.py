@@ -6,10 +6,12 @@ in time are dropped up to a key frame, never waited for; where it stays behind, 
 """
 
 import asyncio
+import math
 import os
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,6 +41,15 @@ SILENT_S_MAX: Final = 1.5
 STUCK_LOOKS: Final = 5
 """One that had something to do in so many looks one after the other, and no thread that ran or could have run, is stuck."""
 WATCH_S: Final = 0.1
+KEY_LATE_S: Final = 0.25
+"""A rung whose key frames are so much further apart than segments, while it is they that cut: the source's frames come at no constant
+rate, and are no clock."""
+AHEAD_S_MAX: Final = 10.0
+"""What comes out is of what went in: an FFmpeg whose time is another has lost it."""
+EARLIER_MS: Final = 1000
+"""Sound may begin before the picture that is fed first."""
+RUN_MS_MAX: Final = 1 << 31
+"""24.8 days of media, then FFmpeg begins again: half of what its clock counts."""
 LAG_S_MAX: Final = 3.0
 """So far behind its source for so long, it has too much to do."""
 PAUSES_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -68,6 +79,7 @@ class Transcoder:
         shed: Callable[[Rung], None] = lambda _: None,
         encoder: Encoder = LIBX264,
         segment_s: float = SEGMENT_S,
+        on_clock: Callable[[], bool] = lambda: False,
     ) -> None:
         assert began.video is not None
         self._video: VideoTrack = began.video
@@ -79,11 +91,15 @@ class Transcoder:
         self._shed = shed
         self._encoder = encoder
         self._segment_s = segment_s
+        self._on_clock = on_clock
+        self._by_clock = False
+        self._keys_late = False
+        self._zero_ms = 0  # where on the broadcast's clock the time of the FFmpeg that runs begins
         self._log = log.bind(broadcast=name)
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[Tag] = deque()
         self._waiting_bytes = 0
         self._waits_for_key = True
-        self._since_key: list[bytes] = []  # for an FFmpeg that must begin again
+        self._since_key: list[Tag] = []  # for an FFmpeg that must begin again
         self._since_key_bytes = 0
         self._fed_ms = 0
         self._fed_bytes = 0
@@ -130,19 +146,18 @@ class Transcoder:
             self._waits_for_key = True
             _dropped.inc()
             return
-        data = flv.tag_bytes(tag)
-        self._remember(data, key=key)
+        self._remember(tag, key=key)
         self._fed_ms = max(self._fed_ms, tag.timestamp_ms)
-        self._waiting.append(data)
-        self._waiting_bytes += len(data)
+        self._waiting.append(tag)
+        self._waiting_bytes += len(tag.data)
         self._wanted.set()
 
-    def _remember(self, data: bytes, *, key: bool) -> None:
+    def _remember(self, tag: Tag, *, key: bool) -> None:
         if key:
             self._since_key, self._since_key_bytes = [], 0
         if self._since_key_bytes <= WAITING_BYTES_MAX:
-            self._since_key.append(data)
-            self._since_key_bytes += len(data)
+            self._since_key.append(tag)
+            self._since_key_bytes += len(tag.data)
 
     def give_way(self) -> None:
         """While it closes, another has its place: what comes out late takes no rung from that one."""
@@ -158,6 +173,7 @@ class Transcoder:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _keep_running(self) -> None:
+        await self._wanted.wait()  # what comes first says where time begins
         while not (self._ending and not self._waiting) and self._rungs:
             try:
                 why = await self._run()
@@ -169,7 +185,7 @@ class Transcoder:
                 self._give_up_dearest()
             self._failures += 1
             pause_s = PAUSES_S[min(self._failures, len(PAUSES_S)) - 1]
-            _restarts.labels(why if why in ("silent", "behind") else "died").inc()
+            _restarts.labels(why if why in ("silent", "behind", "keys late") else "died").inc()
             self._log.warning("transcoder.restarts", why=why, pause_s=pause_s)
             await asyncio.sleep(pause_s)
             self._begin_again(behind=why == "behind")
@@ -185,13 +201,16 @@ class Transcoder:
         """From the last key frame, all of which is still there; or from the next, where there is too much of it to catch up with."""
         whole = not behind and self._since_key_bytes <= WAITING_BYTES_MAX
         self._waiting = deque(self._since_key if whole else ())
-        self._waiting_bytes = sum(map(len, self._waiting))
+        self._waiting_bytes = sum(len(tag.data) for tag in self._waiting)
         self._waits_for_key = not self._waiting
         self._has_given = False
         self._behind_since = None
 
     async def _run(self) -> str:
         """One process, from start to end; why it ended."""
+        # FLV has 32 bits for milliseconds, and FFmpeg's idea of what comes after them is not ours.
+        first_ms = self._waiting[0].timestamp_ms if self._waiting else self._fed_ms
+        self._zero_ms = max(0, first_ms // 1000 * 1000 - EARLIER_MS)
         pipes = [os.pipe() for _ in self._rungs]
         try:
             outputs = [(rung, write) for rung, (_, write) in zip(self._rungs, pipes, strict=True)]
@@ -203,7 +222,8 @@ class Transcoder:
                 encoder=self._encoder,
                 segment_s=self._segment_s,
                 # All from one time on, so that their key frames stay together.
-                from_s=max(self._packager.reached_s(rung.name) for rung in self._rungs),
+                from_s=max(self._packager.reached_s(rung.name) for rung in self._rungs) - self._zero_ms / 1000,
+                by_clock=self._by_clock,
             )
             process = await asyncio.create_subprocess_exec(
                 *arguments,
@@ -264,11 +284,14 @@ class Transcoder:
         loop = asyncio.get_running_loop()
         header = flv.file_header(video=True, audio=self._began.audio is not None)
         with suppress(ConnectionError):
-            process.stdin.write(header + b"".join(flv.tag_bytes(tag) for tag in self._began.headers))
+            process.stdin.write(
+                header + b"".join(flv.tag_bytes(replace(it, timestamp_ms=0)) for it in self._began.headers)
+            )
             while True:
                 while self._waiting:
-                    data = self._waiting.popleft()
-                    self._waiting_bytes -= len(data)
+                    tag = self._waiting.popleft()
+                    self._waiting_bytes -= len(tag.data)
+                    data = flv.tag_bytes(replace(tag, timestamp_ms=max(0, tag.timestamp_ms - self._zero_ms)))
                     process.stdin.write(data)
                     self._fed_bytes += len(data)
                     self._fed_at = self._fed_at or loop.time()
@@ -295,6 +318,11 @@ class Transcoder:
             silent = self._fed_at is not None and loop.time() - self._fed_at > patience_s
             if silent or still >= STUCK_LOOKS:
                 return "silent"
+            if self._keys_late and not self._by_clock:
+                self._by_clock = True
+                return "keys late"
+            if self._fed_ms - self._zero_ms > RUN_MS_MAX:
+                return "outlived its clock"
             if self.lag_s <= LAG_S_MAX:
                 self._behind_since = None
             elif self._behind_since is None:
@@ -316,7 +344,8 @@ class Transcoder:
         )
         reader = Fmp4Reader()
         sink: SampleSink | None = None
-        scale = VIDEO_TIMESCALE
+        scales = {"video": VIDEO_TIMESCALE, "audio": 0}
+        key_s = math.inf
         try:
             while data := await stream.read(READ_BYTES):
                 self._fed_at = None
@@ -324,13 +353,22 @@ class Transcoder:
                     match found:
                         case Tracks() if not self._gave_way:
                             rendition = self._rendition(rung, found)
-                            scale = found.video.timescale if found.video is not None else scale
+                            tracks = {"video": found.video, "audio": found.audio}
+                            scales |= {kind: track.timescale for kind, track in tracks.items() if track is not None}
                             sink = self._packager.add(rendition)
                             self._added(rendition)
                         case Sample() if sink is not None:
-                            if found.kind == "video":
-                                self._given_s, self._has_given = found.dts / scale, True
-                            sink.push(found)
+                            its = replace(found, dts=found.dts + self._zero_ms // 1000 * scales[found.kind])
+                            if its.kind == "video":
+                                given_s = its.dts / scales["video"]
+                                if given_s > self._fed_ms / 1000 + AHEAD_S_MAX:
+                                    raise RuntimeError(f"{rung.name} is {given_s:.0f} s past its source")
+                                self._given_s, self._has_given = given_s, True
+                                key_s = self._given_s if its.key else key_s
+                                self._keys_late |= (
+                                    self._given_s - key_s > self._segment_s + KEY_LATE_S and self._on_clock()
+                                )
+                            sink.push(its)
         except Fmp4Error as fault:
             raise RuntimeError(f"{rung.name}: {fault}") from fault
         finally:

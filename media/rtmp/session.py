@@ -15,6 +15,7 @@ from media.rtmp.chunk import ChunkReader, Message
 from media.rtmp.errors import RtmpError
 from media.rtmp.handshake import Handshake
 from media.sample import Tag, TagType
+from media.unwrap import Unwrap
 
 ACKNOWLEDGEMENT: Final = 3
 USER_CONTROL: Final = 4
@@ -88,7 +89,7 @@ class ServerSession:
         self._received = 0
         self._acknowledged = 0
         self._window = WINDOW_BYTES
-        self._clock = _Unwrap()
+        self._clock = Unwrap()
         self._may_reconnect = False
 
     # -- the shell's side -----------------------------------------------------------------------------------------
@@ -295,21 +296,6 @@ class ServerSession:
         self._out += chunk.write(
             message, chunk_id, chunk_bytes=OUT_CHUNK_BYTES if announced else chunk.CHUNK_BYTES_FIRST
         )
-
-
-class _Unwrap:
-    """32-bit milliseconds that wrap after 49.7 days, as ones that do not. Small steps back stay steps back."""
-
-    def __init__(self) -> None:
-        self._last: int | None = None
-
-    def __call__(self, timestamp_ms: int) -> int:
-        if self._last is None:
-            self._last = timestamp_ms
-        else:
-            step = (timestamp_ms - self._last) & 0xFFFFFFFF
-            self._last += step - (1 << 32) if step >= 1 << 31 else step
-        return self._last
 
 
 def _caps(value: Any) -> float:

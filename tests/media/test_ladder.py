@@ -1,6 +1,7 @@
 """Which rungs a source gets."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ def test_each_source_gets_what_is_below_it_in_size_and_frame_rate() -> None:
     assert names(source(1920, 1080, 60)) == ["720p60", "720p30", "480p", "360p"]
     assert names(source(1920, 1080, 30)) == ["720p30", "480p", "360p"]
     assert names(source(1280, 720, 30)) == ["480p", "360p"]
+    assert names(source(1280, 720, 60)) == ["720p30", "480p", "360p"], "of its size with half the frames"
     assert names(source(1080, 1920, 30)) == ["720p30", "480p", "360p"], "portrait"
     assert names(source(640, 480, 25)) == ["360p", "240p"], "4:3, and one of the small ones"
     assert names(source(640, 360, 30)) == ["240p", "160p"]
@@ -39,10 +41,47 @@ def test_no_rung_is_above_its_source_and_each_is_even_and_in_proportion(width: i
     for rung in rungs_for(video, top_height=4320):
         wide, high = size(video, rung)
         assert wide % 2 == high % 2 == 0
-        assert wide < width
-        assert high < height
+        assert wide < width or (wide == width and frame_rate(video, rung) < rate)
+        assert high < height or (high == height and frame_rate(video, rung) < rate)
         assert abs(wide / high - width / height) <= 0.02 * width / height + 2 / high
         assert frame_rate(video, rung) <= rate
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"),
+    [
+        (30, {30.0: 30}),
+        (50, {60.0: 50, 30.0: 25}),
+        (60, {60.0: 60, 30.0: 30}),
+        (72, {60.0: 36, 30.0: 24}),
+        (75, {60.0: 37.5, 30.0: 25}),
+        (90, {60.0: 45, 30.0: 30}),
+        (120, {60.0: 60, 30.0: 30}),
+        (144, {60.0: 48, 30.0: 28.8}),
+    ],
+)
+def test_no_rung_has_more_frames_than_its_line_says_and_each_an_even_share_of_the_sources(
+    rate: float, expected: dict[float, float]
+) -> None:
+    video = source(2560, 1440, rate)
+    found = {rung.frame_rate_max: frame_rate(video, rung) for rung in rungs_for(video, top_height=1080)}
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("codec", ["hvc1.1.6.L93.B0", "av01.0.08M.08"])
+def test_a_source_that_not_everybody_can_play_has_a_rung_of_its_own_size(codec: str) -> None:
+    def of(width: int, height: int, rate: float = 30.0, top: int = 1080) -> list[tuple[str, tuple[int, int]]]:
+        video = replace(source(width, height, rate), codec=codec)
+        return [(rung.name, size(video, rung)) for rung in rungs_for(video, top_height=top)]
+
+    assert of(1920, 1080, 60)[:2] == [("1080p60", (1920, 1080)), ("720p60", (1280, 720))]
+    assert of(1920, 1080)[:2] == [("1080p30", (1920, 1080)), ("720p30", (1280, 720))]
+    assert of(1600, 900, 60)[0] == ("900p60", (1600, 900))
+    assert of(1280, 720)[0] == ("720p30", (1280, 720))
+    assert of(720, 1280)[0] == ("720p30", (720, 1280))
+    assert of(854, 481)[0] == ("480p", (852, 480))
+    assert of(1920, 1080, top=720)[0] == ("720p30", (1280, 720)), "the operator's limit holds"
+    assert [name for name, _ in of(426, 240)] == ["240p", "160p"]
 
 
 def test_sixty_frames_a_second_are_halved_where_the_rung_has_thirty() -> None:
