@@ -85,9 +85,8 @@ async def test_a_player_neither_stalls_nor_begins_anew_when_its_edge_is_restarte
             assert requests_of(other) > before + 5
             with varnish(places(nodes), port=int(its.url.rpartition(":")[2])):
                 assert await advanced_s(page) > WATCHED_S - 1.5
-            protocols = await page.evaluate(
-                "performance.getEntriesByType('resource').filter((it) => it.name.includes('/live/')).map((it) => it.nextHopProtocol).filter(Boolean)"
-            )
+            loaded = "performance.getEntriesByType('resource').filter((it) => it.name.includes('/live/'))"
+            protocols = await page.evaluate(f"{loaded}.map((it) => it.nextHopProtocol).filter(Boolean)")
             stalls = await page.evaluate("stalls")
             await context.close()
     assert set(protocols) == {"h2"}
