@@ -45,7 +45,7 @@ class Channel:
 class Stack:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.http_port, self.https_port, self.rtmp_port, self.irc_port = free_ports(4)
+        self.http_port, self.https_port, self.rtmp_port = free_ports(3)
         self.url = f"http://localhost:{self.http_port}"
         self.secure_url = f"https://localhost:{self.https_port}"
         self.log = folder / "up.log"
@@ -59,7 +59,6 @@ class Stack:
             "HTTP_PORT": str(self.http_port),
             "HTTPS_PORT": str(self.https_port),
             "RTMP_PORT": str(self.rtmp_port),
-            "IRC_PORT": str(self.irc_port),
         }
         return os.environ | {f"TALLYLIGHT_{name}": value for name, value in mine.items()}
 

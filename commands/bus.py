@@ -18,6 +18,7 @@ async def handle(context: Context, call: Call, command: Any) -> Done | Refusal:
 HANDLERS: Final[Mapping[type[Any], Handler]] = {
     accounts.RegisterAccount: accounts.register,
     accounts.GrantRole: accounts.grant_role,
+    accounts.RevokeRole: accounts.revoke_role,
     accounts.ChangeDisplayName: accounts.change_display_name,
     accounts.EraseAccount: accounts.erase,
     channels.OpenChannel: channels.open_channel,

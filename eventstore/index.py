@@ -1,6 +1,7 @@
 """The index tables: rows that must be visible the instant their event is, because a decision reads them (bans, key hashes, roles).
 
-Written only in the transaction that appends the event which changes them, never by a projection. Each is read by its whole primary key.
+Written only in the transaction that appends the event which changes them, never by a projection. One is read by its whole primary key,
+or some by some of their columns.
 The SQL side is `schema/`; a test holds the two together.
 """
 
@@ -32,6 +33,10 @@ TABLES: Final[Mapping[str, IndexTable]] = {
 }
 
 
+ROWS_MAX: Final = 1000
+"""More than that are read from a projection."""
+
+
 class UnknownIndex(Exception):
     """A table or column that is none of `TABLES`: a fault of the caller."""
 
@@ -49,3 +54,10 @@ def check(table: str, key: Mapping[str, Any], values: Mapping[str, Any] | None) 
     known = TABLES.get(table)
     if known is None or set(key) != set(known.key) or (values is not None and set(values) != set(known.values)):
         raise UnknownIndex(f"{table} {sorted(key)} {sorted(values or ())}")
+
+
+def check_columns(table: str, where: Mapping[str, Any]) -> None:
+    """Raise UnknownIndex unless these are some of the table's columns."""
+    known = TABLES.get(table)
+    if known is None or not where or not set(where) <= {*known.key, *known.values}:
+        raise UnknownIndex(f"{table} {sorted(where)}")

@@ -45,23 +45,23 @@ class PersonalKeys(Protocol):
         ...
 
 
-def seal(key: AESGCM, text: str, context: str) -> dict[str, str]:
+def seal(key: AESGCM, text: str, context: bytes) -> dict[str, str]:
     """What stands in the log for a personal text. `context` (topic and field) binds it to its place."""
     nonce = os.urandom(NONCE_BYTES)
-    return {_SEALED: base64.b64encode(nonce + key.encrypt(nonce, text.encode(), context.encode())).decode("ascii")}
+    return {_SEALED: base64.b64encode(nonce + key.encrypt(nonce, text.encode(), context)).decode("ascii")}
 
 
 def is_sealed(value: Any) -> bool:
     return type(value) is dict and _SEALED in value and len(value) == 1
 
 
-def unseal(key: AESGCM | None, value: Mapping[str, str], context: str) -> str | None:
+def unseal(key: AESGCM | None, value: Mapping[str, str], context: bytes) -> str | None:
     """The text, or None where the key is gone or is another than the one that sealed it."""
     if key is None:
         return None
     data = a2b_base64(value[_SEALED])
     try:
-        return key.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], context.encode()).decode()
+        return key.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], context).decode()
     except InvalidTag:
         return None
 

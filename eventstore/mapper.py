@@ -82,7 +82,7 @@ class EventMapper(Mapper[str]):
         persons = {
             getattr(event, person)
             for event in events
-            for field, person in _personal(type(event)).items()
+            for field, person, _ in _personal(type(event))
             if getattr(event, field) is not None
         }
         return await self.keys.ensure(persons) if persons else {}
@@ -94,10 +94,10 @@ class EventMapper(Mapper[str]):
         if self._by_topic.get(topic) is not kind:
             raise UnknownTopic(topic)
         state: dict[str, Any] = event.model_dump(mode="json")
-        for field, person in _personal(kind).items():
+        for field, person, context in _personal(kind):
             if (text := state[field]) is not None:
                 key = keys[state[person]]
-                state[field] = ERASED if key is None else seal(key, text, f"{topic}.{field}")
+                state[field] = ERASED if key is None else seal(key, text, context)
         if (version := getattr(kind, "class_version", 1)) > 1:
             state["class_version"] = version
         encoded = self.transcoder.encode(state)
@@ -113,9 +113,10 @@ class EventMapper(Mapper[str]):
             state: dict[str, Any] = self.transcoder.decode(self._compressor.decompress(stored))
         except (zlib.error, orjson.JSONDecodeError) as fault:
             raise Unreadable(f"{topic}: {fault}") from fault
-        version = state.pop("class_version", 1)
-        for step in range(version, getattr(kind, "class_version", 1)):
-            getattr(kind, f"upcast_v{step}_v{step + 1}")(state)
+        version, today = state.pop("class_version", 1), getattr(kind, "class_version", 1)
+        if version != today:
+            for step in range(version, today):
+                getattr(kind, f"upcast_v{step}_v{step + 1}")(state)
         return kind, state
 
     def to_stored_event(self, domain_event: Any) -> StoredEvent:
@@ -135,14 +136,14 @@ class EventMapper(Mapper[str]):
     async def decode(self, shard: int, category: str | None, events: Sequence[WireEvent]) -> list[Recorded]:
         """Stored events of one shard as recorded ones. Keys are fetched once for all of them."""
         opened: list[tuple[type[BaseModel], dict[str, Any]]] = []
-        sealed: list[tuple[dict[str, Any], str, str, str]] = []
+        sealed: list[tuple[dict[str, Any], str, str, bytes]] = []
         persons: set[str] = set()
         for event in events:
             kind, state = self.state_from(event.topic, event.state)
             opened.append((kind, state))
-            for field, person in _personal(kind).items():
+            for field, person, context in _personal(kind):
                 if is_sealed(state.get(field)):
-                    sealed.append((state, field, whose := state[person], f"{event.topic}.{field}"))
+                    sealed.append((state, field, whose := state[person], context))
                     persons.add(whose)
         if persons:
             keys = await self.keys.find(persons)
@@ -161,9 +162,10 @@ class EventMapper(Mapper[str]):
 
 
 @cache
-def _personal(kind: type[BaseModel]) -> Mapping[str, str]:
+def _personal(kind: type[BaseModel]) -> Sequence[tuple[str, str, bytes]]:
+    """Each personal field, the field that names its person, and the context that binds what is sealed to its place."""
     personal: Mapping[str, str] = getattr(kind, "PERSONAL", {})
-    return personal
+    return [(field, person, f"{get_topic(kind)}.{field}".encode()) for field, person in personal.items()]
 
 
 def _validated(kind: type[BaseModel], state: dict[str, Any], topic: str) -> BaseModel:

@@ -170,7 +170,10 @@ class EventStore(Protocol):
         """One row of an index table by its whole primary key."""
         ...
 
-    async def index_rows(self, table: str) -> Sequence[Mapping[str, Any]]:
+    async def index_rows(self, table: str, where: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        """Rows of an index table that have these values, by their primary key, at most `index.ROWS_MAX`."""
+
+    async def index_table(self, table: str) -> Sequence[Mapping[str, Any]]:
         """Every row of an index table that stays small, in the order of its primary key."""
         ...
 

@@ -101,14 +101,15 @@ class Lane(Generic[Item]):
     async def _run(self) -> None:
         while True:
             await self._wake.wait()
+            # Whoever is ready to run in this turn of the loop comes along, those who were just answered among them: fewer and larger
+            # batches cost less, and a first comer would otherwise travel alone.
+            await asyncio.sleep(0)
             batch = self._take()
             if not batch:
                 self._wake.clear()
                 continue
             try:
                 await self._commit(batch)
-                # Those who were just answered, and go on at once, come along in the next batch: fewer and larger ones cost less.
-                await asyncio.sleep(0)
             except asyncio.CancelledError:
                 self._fail(batch, StoreUnavailable("the store is closing"))
                 raise

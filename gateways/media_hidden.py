@@ -84,7 +84,7 @@ class Closed(Refusals):
 
     def __init__(self, archive: Archive, gate: Gate, store: EventStore) -> None:
         async def ask() -> list[str]:
-            return [row["channel_id"] for row in await store.index_rows("channels_closed")]
+            return [row["channel_id"] for row in await store.index_table("channels_closed")]
 
         def told(closed: frozenset[str]) -> None:
             gate.closed = closed

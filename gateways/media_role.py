@@ -58,11 +58,16 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
     async with bootstrap.services(settings) as opened:
         presence = PresenceSender(settings.node, settings.bootstrap_servers)
         plane = StoreEventPlane(opened.store, presence.seen, clock=bootstrap.clock)
-        archive = Archive.open(settings.archive_url or str(settings.data_dir / "archive"), node=settings.node)
+        archive = Archive.open(settings.archive, node=settings.node)
         # Node and start: no media address of this process was ever another's.
         run = f"{time.time_ns() // 1_000_000:x}"
         leases = Leases(archive, run=run, now=bootstrap.clock)
-        registry = LiveRegistry(epoch=f"{settings.node}-{run}", clock=time.monotonic, rewind_s=settings.rewind_s)
+        registry = LiveRegistry(
+            epoch=f"{settings.node}-{run}",
+            clock=time.monotonic,
+            rewind_s=settings.rewind_s,
+            segment_s=settings.segment_s,
+        )
         gate = Gate(Signer(settings.playback_secret.get_secret_value()))
         closed = Closed(archive, gate, opened.store)
         await closed.remember()
@@ -84,7 +89,7 @@ async def run_media(settings: MediaSettings, readiness: Readiness) -> None:
                 top_height=settings.rung_height_max,
                 now=bootstrap.clock,
                 new_id=bootstrap.new_id,
-                slates=Slates(binary),
+                slates=Slates(binary, loop_s=settings.segment_s),
                 room=Room(settings.transcode_mpx_s or MPX_S_PER_CORE * (os.cpu_count() or 1)),
                 ladder=read_ladder(Path(settings.ladder)) if settings.ladder else LADDER,
                 encoder=encoder,

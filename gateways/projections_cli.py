@@ -8,6 +8,7 @@ from typing import Final
 import orjson
 import typer
 
+from gateways import garbage
 from gateways.beside import beside
 from projections.queries import ProjectionStatus, status
 from projections.rebuild import AlreadyRebuilding, Progress, Rebuilt, rebuild
@@ -40,6 +41,7 @@ async def show_status(*, machine: bool) -> int:
 
 
 async def run_rebuild(name: str) -> int:
+    garbage.look_seldom()
     told_s = 0.0
 
     def progress(now: Progress) -> None:

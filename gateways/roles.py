@@ -5,7 +5,6 @@
 """
 
 import asyncio
-import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,6 +14,7 @@ from typing import Any, Final
 
 import structlog
 
+from gateways import garbage
 from gateways.health import HealthServer, Readiness
 from gateways.settings import (
     ApiSettings,
@@ -122,6 +122,7 @@ def run(name: str) -> int:
     settings = role.settings.load()
     set_up(name, settings)
     _end_with_parent()
+    garbage.look_seldom()
     return asyncio.run(_framed(name, role, settings))
 
 
@@ -160,9 +161,7 @@ async def _framed(name: str, role: Role, settings: Settings) -> int:
 
 async def _announce(readiness: Readiness) -> None:
     await readiness.wait()
-    # What was built to start lives as long as the process: no collection need look at it again.
-    gc.collect()
-    gc.freeze()
+    garbage.spare_what_is_here()
     log.info("ready")
 
 

@@ -47,7 +47,6 @@ def role_environment(
         ),
         "public_url": engines.public_url,
         "rtmp_port": settings.rtmp_port,
-        "irc_port": settings.irc_port,
         **{f"{name}_port": port for name, port in ports_of.items()},
         "sandbox_url": f"http://{ports.HOST}:{ports_of['sandbox']}",
         "sandbox_webhook_url": f"http://{ports.HOST}:{ports_of['api']}/webhooks/sandbox",

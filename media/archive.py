@@ -126,6 +126,7 @@ class _Number:
     """A segment number on its way. `waiting`: how many of its objects are neither stored nor given up."""
 
     program_date_time: datetime
+    discontinuity: bool = False
     waiting: int = 0
     stored: dict[str, StoredObject] = field(default_factory=dict)
 
@@ -254,7 +255,9 @@ class Recorder:
         apart = segment.rendition if segment.apart else ""
         if apart:
             self._apart.add(apart)
-        number = self._numbers.setdefault((apart, segment.number), _Number(segment.program_date_time))
+        number = self._numbers.setdefault(
+            (apart, segment.number), _Number(segment.program_date_time, segment.discontinuity)
+        )
         number.waiting += 1
         init = self._init_keys[segment.rendition]
         size = len(segment.data)
@@ -445,13 +448,16 @@ class Recorder:
 
     def _line(self, apart: str, number: int, entry: _Number) -> SegmentLine:
         objects = tuple(entry.stored[name] for name in self._inits if name in entry.stored)
+        # The source's, unless it has it not; a rung may have lost parts of it.
+        longest = max(objects, key=lambda it: round(it.duration_s, 1))
         return SegmentLine(
             number=number,
             apart=apart,
-            start_s=objects[0].start_s,
-            duration_s=objects[0].duration_s,
+            start_s=longest.start_s,
+            duration_s=longest.duration_s,
             program_date_time=entry.program_date_time,
             objects=objects,
+            discontinuity=entry.discontinuity,
         )
 
 

@@ -17,6 +17,8 @@ from obstore.exceptions import NotFoundError
 from obstore.store import ObjectStore
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from media.codecs import union
+
 ROOT: Final = "recordings"
 PIECE_BYTES_MAX: Final = 64 << 10
 APART: Final = 10_000
@@ -70,6 +72,8 @@ class SegmentLine(_Line):
     duration_s: float
     program_date_time: datetime
     objects: tuple[StoredObject, ...]
+    discontinuity: bool = False
+    """Time does not go on from the segment before: so it is said in every rendition."""
 
 
 class RunLine(_Line):
@@ -127,6 +131,15 @@ class Manifest(BaseModel):
         common = [line for line in self.segments if not line.apart and (parted is None or line.number < parted)]
         return (*common, *own)
 
+    def reaches_s(self, rendition: str) -> float:
+        """Up to which playing time a rendition's bytes are here."""
+        at_s = reached_s = 0.0
+        for line in self.of(rendition):
+            at_s += line.duration_s
+            if any(it.rendition == rendition for it in line.objects):
+                reached_s = at_s
+        return reached_s
+
     @property
     def duration_s(self) -> float:
         """So long it plays: the time the encoder was away is none of it."""
@@ -152,7 +165,10 @@ def parse(data: bytes) -> Manifest | None:
             case RecordingLine():
                 recording = line
             case RenditionLine(name=name):
-                renditions[name] = line
+                before = renditions.get(name)
+                # 4.4.6.2: every format that is in it, though it became another in the middle.
+                codecs = union(line.codecs, before.codecs) if before is not None else line.codecs
+                renditions[name] = line.model_copy(update={"codecs": codecs})
             case SegmentLine(apart=apart, number=number):
                 segments[apart, number] = _merged(segments.get((apart, number)), line)
             case EndLine(at=at):

@@ -408,6 +408,7 @@ class _Broadcast:
                 name=self.id,
                 shed=lambda rung: self._shed(live, rung),
                 encoder=self._node.encoder,
+                segment_s=live.segment_s,
             )
         if began.video is not None and began.audio is not None:
             # For those who only listen, and for whom no picture comes through.

@@ -113,7 +113,7 @@ async def before(archive: Archive, found: Manifest, *, rewind_s: float) -> tuple
         inits = [await _bytes(archive, key) for key in keys[-INITS_MAX:]]
         numbered = {key: index for index, key in enumerate(keys[-INITS_MAX:])}
         renditions[it.name] = Former(
-            tuple(_entries(lines, it.name, numbered, found.recording.started_at)), tuple(inits)
+            tuple(_entries(lines, it.name, numbered, found.recording.started_at)), tuple(inits), it.codecs
         )
     own = found.of(source) if source else ()
     had = Before(

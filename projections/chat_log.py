@@ -1,7 +1,8 @@
 """The chat log: every message with its place in its room, and what must no longer be shown of it.
 
 Deletions, bans and clears are rows of their own, joined when read: a message that comes after what hides it in a batch, or before it, reads
-the same, and no handler has to find the messages of a person. Replay by offset joins `recordings`.
+the same, and no handler has to find the messages of a person. What an erased person wrote is hidden by `accounts`, and `forgetting` takes
+the texts out of the rows. Replay by offset joins `recordings`.
 """
 
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ import orjson
 from domain.chat import ChatCleared, MessageDeleted, MessagePosted, UserBanned, UserTimedOut
 from eventstore.port import Recorded
 from projections.projection import Projection
-from projections.rows import Change, Put, Table
+from projections.rows import Change, Insert, Put, Table
 
 MESSAGES: Final = Table(
     "messages",
@@ -26,6 +27,7 @@ MESSAGES: Final = Table(
         "reply_to": "text",
         "at": "timestamptz",
     },
+    personal={"text": "author_id"},
 )
 """`position` is the version of the room's stream: dense, and what clients resume from."""
 DELETED: Final = Table("deleted", {"channel_id": "text", "message_id": "text"})
@@ -38,16 +40,12 @@ _NO_BADGES: Final = "[]"
 
 def _posted(recorded: Recorded) -> Iterable[Change]:
     event: MessagePosted = recorded.event
-    values = {
-        "message_id": event.message_id,
-        "author_id": event.author_id,
-        "username": event.username,
-        "text": event.text,
-        "badges": orjson.dumps(event.badges).decode() if event.badges else _NO_BADGES,
-        "reply_to": event.reply_to,
-        "at": recorded.at,
-    }
-    return (Put(MESSAGES, (event.channel_id, recorded.version), values),)
+    badges = orjson.dumps(event.badges).decode() if event.badges else _NO_BADGES
+    row = (
+        event.channel_id, recorded.version, event.message_id, event.author_id, event.username, event.text, badges,
+        event.reply_to, recorded.at,
+    )  # fmt: skip
+    return (Insert(MESSAGES, row),)
 
 
 def _deleted(recorded: Recorded) -> Iterable[Change]:

@@ -13,8 +13,8 @@ import asyncpg.pool
 
 from eventstore.port import SHARDS
 from projections.projection import Projection
+from projections.rows import Connection
 
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 

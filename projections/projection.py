@@ -3,7 +3,7 @@
 Each module beside this one defines one; `registry` lists them; `runner` and `rebuild` apply them. A handler does no I/O and reads no row.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -46,9 +46,9 @@ class Projection:
         return (SCHEMA_FOLDER / f"{self.name}.sql").read_text()
 
     @cached_property
-    def index_ddl(self) -> str:
-        """The part of `ddl` that rows can be written without: a rebuild runs it last."""
-        return ";\n".join(statement for statement in self._statements if statement.startswith("CREATE INDEX"))
+    def indexes(self) -> Sequence[str]:
+        """The statements of `ddl` that rows can be written without: a rebuild runs them last."""
+        return [statement for statement in self._statements if statement.startswith("CREATE INDEX")]
 
     @cached_property
     def table_ddl(self) -> str:

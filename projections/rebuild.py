@@ -16,10 +16,10 @@ import structlog
 from eventstore.port import SHARDS
 from eventstore.wire import WireEvent
 from projections import checkpoints
-from projections.checkpoints import Connection, Current, Missing, Outdated, Pool
+from projections.checkpoints import Current, Missing, Outdated, Pool
 from projections.projection import Projection
 from projections.registry import PROJECTIONS, projection
-from projections.rows import Change, fold, statements
+from projections.rows import Change, Connection, write
 from projections.runner import Log
 
 log_ = structlog.get_logger()
@@ -29,10 +29,13 @@ _LOCK_SPACE: Final = 1_413_565_010
 EVENTS_PER_CHUNK: Final = 10_000
 """Events in one transaction of a rebuild, dealt evenly to the shards that are behind; three chunks are in hand at a time."""
 EVENTS_PER_SHARD_MIN: Final = 50
+INDEXED_AT_ONCE: Final = 2
+"""As many connections as a rebuild has anyway, for reading and for writing."""
 CATCH_UPS_MAX: Final = 20
 SWAP_EVENTS_MAX: Final = 500
 """So few new events that the live rows may stand still for as long as they take."""
 STATEMENT_S_MAX: Final = 120.0
+INDEX_S_MAX: Final = 3600.0
 DROPS_MAX: Final = 20
 DROP_LOCK_MS: Final = 250
 DROP_PAUSE_S: Final = 0.5
@@ -107,9 +110,7 @@ class _Rebuild:
         async with self._connection.transaction():
             await checkpoints.create(self._connection, self._one, schema=self._next, indexes=False)
         await self._fill(await self._targets())
-        async with self._connection.transaction():
-            await self._connection.execute(f"SET LOCAL search_path = {self._next}")
-            await self._connection.execute(self._one.index_ddl)
+        await self._index()
         for table in self._one.tables:
             await self._connection.execute(f"ANALYZE {self._next}.{table.name}")
         # What was appended meanwhile, until little is left for the moment in which the live one stands still.
@@ -175,11 +176,26 @@ class _Rebuild:
             # The swap's commit makes all of it durable; until then a crash costs the rebuild, not the read model.
             await connection.execute("SET LOCAL synchronous_commit = off")
             await checkpoints.move(connection, self._next, self._position, reached)
-            for sql, args in statements(self._next, fold(changes)):
-                await connection.execute(sql, *args, timeout=STATEMENT_S_MAX)
+            await write(connection, self._next, changes, statement_s_max=STATEMENT_S_MAX)
         self._position |= reached
         done, todo = sum(self._position.values()), sum(targets.values())
         self._progress(Progress(self._one.name, self._events, done, todo, time.monotonic() - self._started))
+
+    async def _index(self) -> None:
+        """Each core makes its share: nothing else is to be done meanwhile."""
+        left = list(self._one.indexes)
+
+        async def make() -> None:
+            async with self._pool.acquire() as connection:
+                while left:
+                    statement = left.pop()
+                    async with connection.transaction():
+                        await connection.execute(f"SET LOCAL search_path = {self._next}")
+                        await connection.execute(statement, timeout=INDEX_S_MAX)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(INDEXED_AT_ONCE):
+                group.create_task(make())
 
     async def _swap(self) -> None:
         """The new schema takes the live one's name, having at least everything it had."""

@@ -8,8 +8,12 @@ Nothing here reads a row: a change never depends on what stands in the table, so
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
+import asyncpg
+import asyncpg.pool
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Key = tuple[Any, ...]
 
 
@@ -18,13 +22,28 @@ class Table:
     """A read-model table: key and other columns, each with its Postgres type, as `projections/schema/` creates it.
 
     A column that is bumped is NOT NULL with default 0. `shared` marks a table whose rows several shards write: its keys are then
-    locked in one order.
+    locked in one order. `personal` maps a column with a person's own text to the one with their account id (`projections.forgetting`).
     """
 
     name: str
     key: Mapping[str, str]
     columns: Mapping[str, str] = field(default_factory=dict)
     shared: bool = False
+    personal: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.key, *self.columns)
+
+
+class Insert(NamedTuple):
+    """A whole row whose key comes once in the log: copied in, which costs half of a `Put`.
+
+    `row` has the table's key and columns in their order. What else a batch says of such a row comes after it in the log.
+    """
+
+    table: Table
+    row: tuple[Any, ...]
 
 
 class Put(NamedTuple):
@@ -56,7 +75,7 @@ class Delete(NamedTuple):
     key: Key
 
 
-Change = Put | Patch | Bump | Delete
+Change = Insert | Put | Patch | Bump | Delete
 
 
 class _Net:
@@ -100,7 +119,11 @@ class _Net:
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
-Folded = Mapping[Table, Mapping[Key, _Net]]
+class Folded(NamedTuple):
+    """A batch's net effect: rows to copy in first, then what it comes to for each other row."""
+
+    inserts: Mapping[Table, Sequence[tuple[Any, ...]]]
+    nets: Mapping[Table, Mapping[Key, _Net]]
 
 
 class Statement(NamedTuple):
@@ -112,8 +135,12 @@ class Statement(NamedTuple):
 
 def fold(changes: Iterable[Change]) -> Folded:
     """The net effect of changes in order."""
+    inserts: dict[Table, list[tuple[Any, ...]]] = {}
     tables: dict[Table, dict[Key, _Net]] = {}
     for change in changes:
+        if isinstance(change, Insert):
+            inserts.setdefault(change.table, []).append(change.row)
+            continue
         rows = tables.get(change.table)
         if rows is None:
             rows = tables[change.table] = {}
@@ -129,12 +156,25 @@ def fold(changes: Iterable[Change]) -> Folded:
                 net.amend(change.values)
             case Delete():
                 net.delete()
-    return tables
+    return Folded(inserts, tables)
 
 
-def statements(schema: str, folded: Folded) -> Iterator[Statement]:
-    """What writes a folded batch into the tables of `schema`, to be executed in this order."""
-    for table, rows in folded.items():
+async def write(
+    connection: Connection, schema: str, changes: Iterable[Change], *, statement_s_max: float | None = None
+) -> None:
+    """A batch of changes into the tables of `schema`, in the caller's transaction."""
+    folded = fold(changes)
+    for table, rows in folded.inserts.items():
+        await connection.copy_records_to_table(
+            table.name, schema_name=schema, columns=table.names, records=rows, timeout=statement_s_max
+        )
+    for sql, args in statements(schema, folded.nets):
+        await connection.execute(sql, *args, timeout=statement_s_max)
+
+
+def statements(schema: str, nets: Mapping[Table, Mapping[Key, _Net]]) -> Iterator[Statement]:
+    """What writes the net effects into the tables of `schema`, to be executed in this order."""
+    for table, rows in nets.items():
         items = sorted(rows.items(), key=lambda item: item[0]) if table.shared else rows.items()
         deletes: list[Key] = []
         patches: dict[tuple[str, ...], list[Key]] = defaultdict(list)

@@ -15,7 +15,7 @@ from eventstore.wire import WireEvent, WireRecord
 from projections import checkpoints
 from projections.checkpoints import Current, MadeForAnother, Overtaken, Pool
 from projections.projection import Projection
-from projections.rows import Change, fold, statements
+from projections.rows import Change, write
 
 FILL_EVENTS_MAX: Final = 5_000
 """Events read from the store at a time, and so in one transaction, when gaps are filled."""
@@ -180,8 +180,7 @@ class Runner:
         if changes:
             async with self._pool.acquire() as connection, connection.transaction():
                 await checkpoints.move(connection, self.schema, self._stored, touched)
-                for sql, args in statements(self.schema, fold(changes)):
-                    await connection.execute(sql, *args)
+                await write(connection, self.schema, changes)
             self._stored.update(touched)
         self._seen.update(upto)
         _events.labels(self.projection.name).inc(count)

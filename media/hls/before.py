@@ -12,10 +12,11 @@ from media.hls.window import Entry
 
 @dataclass(frozen=True, slots=True)
 class Former:
-    """One rendition's: `init` of an entry counts `inits`."""
+    """One rendition's: `init` of an entry counts `inits`, and `codecs` names those of all of them."""
 
     entries: tuple[Entry, ...]
     inits: tuple[bytes, ...]
+    codecs: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,11 @@ class Window:
         entry = self._at(number, self._kept_from)
         return entry if entry and entry.finished and not entry.gap else None
 
+    def parts_of(self, number: int) -> int:
+        """How many a segment has whose parts are here, those it lacks included."""
+        entry = self._at(number, self._kept_from)
+        return len(entry.parts) if entry is not None else 0
+
     def is_rewindable(self, number: int) -> bool:
         """Whether the segment is one that the archive has and this window has no more."""
         entry = self._at(number, 0)
@@ -139,6 +144,7 @@ class Window:
         entry.gap, entry.data = True, b""
         self.begin(entry)
         self._total_s += entry.duration_s
+        self.changed()
 
     def add(self, part: Part) -> None:
         entry = self.open

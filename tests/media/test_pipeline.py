@@ -53,8 +53,9 @@ class Stand:
         slates: Slates | None = None,
         registry: LiveRegistry | None = None,
         top_height: int = 480,
+        segment_s: float = 2.0,
     ) -> AsyncIterator[tuple[Broadcasts, LiveRegistry]]:
-        registry = registry or LiveRegistry(epoch="e1", clock=time.monotonic, rewind_s=7200.0)
+        registry = registry or LiveRegistry(epoch="e1", clock=time.monotonic, rewind_s=7200.0, segment_s=segment_s)
         reporter = Reporter(self.put)
         node = Node(
             registry,

@@ -12,7 +12,7 @@ let name = null;
 let edited = false;
 
 async function categories() {
-  const { items } = await get('/api/v1/categories');
+  const { items } = await get('/api/v1/categories?limit=100');
   $('#category-names').replaceChildren(...items.map((item) => el('option', { value: item.name ?? item })));
 }
 

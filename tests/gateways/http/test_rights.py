@@ -57,13 +57,19 @@ RIGHTS: list[tuple[str, str, Any, frozenset[str]]] = [
     ("GET", "/search?q=a", None, EVERYBODY),
     ("GET", "/ingests", None, EVERYBODY),
     ("GET", "/accounts/me", None, LOGGED_IN),
+    ("PATCH", "/accounts/me", {"display_name": "Somebody"}, LOGGED_IN),
+    ("GET", "/accounts/me/follows", None, LOGGED_IN),
+    ("GET", "/accounts/me/subscriptions", None, LOGGED_IN),
     ("POST", "/chat-tickets", None, LOGGED_IN),
     ("PUT", "/channels/{channel}/follow", None, LOGGED_IN),
     ("DELETE", "/channels/{channel}/follow", None, LOGGED_IN),
     ("POST", "/channels/{channel}/bans", {"username": "{victim}", "duration_s": 60}, MODERATORS),
     ("DELETE", "/channels/{channel}/bans/{victim}", None, MODERATORS),
     ("PATCH", "/channels/{channel}/chat-mode", {"slow_s": 3}, MODERATORS),
+    ("DELETE", "/channels/{channel}/chat", None, MODERATORS),
     ("GET", "/channels/{channel}/moderation-log", None, MODERATORS),
+    ("GET", "/channels/{channel}/bans", None, MODERATORS),
+    ("GET", "/channels/{channel}/moderators", None, MODERATORS),
     ("PATCH", "/channels/{channel}", {"title": "A title"}, OWNERS),
     ("POST", "/channels/{channel}/stream-key", None, OWNERS),
     ("GET", "/channels/{channel}/stream-health", None, OWNERS),
@@ -127,7 +133,7 @@ async def test_a_closed_channel_gives_tokens_to_whom_it_is_for(cast: Cast, stand
     shown = await owner.get(f"/channels/{cast.channel}")
     assert (shown["subscribers_only_playback"], shown["title"]) == (True, "A title")
     channel_id = shown["channel_id"]
-    assert {"channel_id": channel_id} in await stand.services.store.index_rows("channels_closed")
+    assert {"channel_id": channel_id} in await stand.services.store.index_table("channels_closed")
     for person in (sub, owner, cast.people["moderator"], cast.people["admin"]):
         answer = await person.ask("POST", path)
         assert answer.status_code == 200, answer.text
@@ -145,7 +151,7 @@ async def test_a_closed_channel_gives_tokens_to_whom_it_is_for(cast: Cast, stand
         await owner.ask("PATCH", f"/channels/{cast.channel}", {"subscribers_only_playback": False})
     ).status_code == 204
     assert (await cast.people["viewer"].ask("POST", path)).status_code == 200
-    assert {"channel_id": channel_id} not in await stand.services.store.index_rows("channels_closed")
+    assert {"channel_id": channel_id} not in await stand.services.store.index_table("channels_closed")
 
 
 FROM_ELSEWHERE = [
