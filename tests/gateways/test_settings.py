@@ -51,7 +51,7 @@ def test_a_port_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_page_on_backups_names_the_folder_that_recordings_lie_in(tmp_path: Path) -> None:
-    known = {"dsn": "x", "keys_dsn": "x", "master_key": _KEY, "data_dir": tmp_path}
+    known = {"dsn": "x", "keys_dsn": "x", "master_key": _KEY, "playback_secret": "x", "data_dir": tmp_path}
     folder = Path(MediaSettings.load(**known).archive).relative_to(tmp_path)
     page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
     assert re.findall(r"below the data folder's `([^`]+)`", page) == [str(folder)]
@@ -68,7 +68,12 @@ def test_root_and_a_normal_user_keep_data_where_custom_has_it(monkeypatch: pytes
 
 
 def test_segments_last_one_to_six_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("DSN", "postgresql://x"), ("KEYS_DSN", "postgresql://y"), ("MASTER_KEY", _KEY)):
+    for name, value in (
+        ("DSN", "postgresql://x"),
+        ("KEYS_DSN", "postgresql://y"),
+        ("MASTER_KEY", _KEY),
+        ("PLAYBACK_SECRET", "x"),
+    ):
         monkeypatch.setenv(f"TALLYLIGHT_{name}", value)
     assert MediaSettings.load().segment_s == 2
     monkeypatch.setenv("TALLYLIGHT_SEGMENT_S", "1.5")

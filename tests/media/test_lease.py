@@ -31,6 +31,11 @@ class Cluster:
     facts: list[Fact] = field(default_factory=list)
     resume_s: float = 30.0
     runs: int = 0
+    store: MemoryStore | None = None
+    """In place of the folder."""
+
+    def archive(self, node: str) -> Archive:
+        return Archive.open(str(self.folder), node=node) if self.store is None else Archive(self.store, None, node)
 
     async def put(self, fact: Fact) -> bool:
         self.facts.append(fact)
@@ -39,7 +44,7 @@ class Cluster:
     @asynccontextmanager
     async def node(self, name: str) -> AsyncIterator[tuple[Broadcasts, LiveRegistry]]:
         self.runs += 1
-        archive = Archive.open(str(self.folder), node=name)
+        archive = self.archive(name)
         registry = LiveRegistry(epoch=f"{name}-{self.runs:x}", clock=time.monotonic, rewind_s=7200.0)
         reporter = Reporter(self.put)
         node = Node(

@@ -9,6 +9,7 @@ import httpx
 import m3u8
 import obstore
 import pytest
+from obstore.store import MemoryStore
 from starlette.applications import Starlette
 
 from media import lease, manifest
@@ -31,13 +32,19 @@ Nodes = list[tuple[Broadcasts, LiveRegistry]]
 
 
 @pytest.fixture
-async def nodes(cluster: Cluster) -> AsyncIterator[Nodes]:
+def store() -> MemoryStore | None:
+    return None
+
+
+@pytest.fixture
+async def nodes(cluster: Cluster, store: MemoryStore | None) -> AsyncIterator[Nodes]:
+    cluster.store = store
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(cluster.node(name)) for name in ("media-1", "media-2")]
 
 
 def archive_of(cluster: Cluster, node: str = "media-3") -> Archive:
-    return Archive.open(str(cluster.folder), node=node)
+    return cluster.archive(node)
 
 
 async def recorded(cluster: Cluster, broadcast_id: str) -> Manifest:
@@ -155,7 +162,8 @@ async def test_a_node_that_is_stopped_and_starts_again_goes_on_with_what_it_had(
     assert found.duration_s == pytest.approx(12.0, abs=0.2)
 
 
-async def test_a_broadcast_may_move_more_than_once(nodes: Nodes, cluster: Cluster) -> None:
+@pytest.mark.parametrize("store", [None, MemoryStore()], ids=["folder", "objects"])
+async def test_a_broadcast_may_move_more_than_once(nodes: Nodes, cluster: Cluster, store: MemoryStore | None) -> None:
     for turn in range(4):
         broadcasts, _ = nodes[turn % 2]
         sink = await broadcasts.open(ANN, encoder="", peer="")

@@ -129,6 +129,7 @@ def apply(rows: Rows, change: Change, fresh: Mapping[str, Any]) -> None:
 
 DEFAULTS: Mapping[str, Any] = {
     "followers": 0, "subscribers": 0, "debit_minor": 0, "credit_minor": 0, "postings": 0, "tags": "[]", "chat_mode": "{}",
+    "subscribers_only_playback": False,
 }  # fmt: skip
 
 

@@ -14,10 +14,9 @@ from gateways.edge import vcl, viewers
 from gateways.edge.role import run_edge
 from gateways.engines.process import EngineFailed, free_port, listening
 from gateways.health import Readiness
-from gateways.launch import start
-from gateways.settings import EdgeSettings, FrontSettings, SettingsInvalid
+from gateways.settings import EdgeSettings, SettingsInvalid
 from media.playback import Signer
-from tests.gateways.edge.conftest import SIGNER, Edge, places, varnish
+from tests.gateways.edge.conftest import SIGNER, Edge, fronted, places, requests_of, two_edges, varnish
 from tests.media.stage import Encoder, Stage, hint
 
 WAITERS = 50
@@ -225,49 +224,59 @@ async def test_viewers_are_counted_though_the_origin_sees_one_request(
         await asyncio.gather(reading, return_exceptions=True)
 
 
-async def test_behind_the_front_two_edges_serve_and_one_may_go(nodes: Nodes, tmp_path: Path) -> None:
-    """Caddy, two Varnish, two origins: a player that goes on asking meets no error when an edge is stopped and comes back."""
+@pytest.mark.parametrize("held_s", [0.2, front.RESTART_S_MAX + 0.5])
+async def test_an_edge_goes_with_a_held_reload_open_and_the_player_never_learns_of_it(
+    nodes: Nodes, tmp_path: Path, held_s: float
+) -> None:
+    """Caddy in TLS, two Varnish, two origins. One client stays with one edge: that is the one that goes, and comes back."""
     encoder = Encoder(nodes["media-1"].open())
     encoder.until(2, 0)
-    http_port, ports = free_port(), [free_port(), free_port()]
-    upstream = ",".join(f"127.0.0.1:{port}" for port in ports)
-    settings = FrontSettings(data_dir=tmp_path, http_port=http_port, https_port=0, media_upstream=upstream)
-    config = front.prepare(settings, tmp_path / "front")
-    caddy = start("front", front.command(config), lambda *_: None, environment=front.environment(tmp_path / "front"))
-    try:
-        with varnish(places(nodes), port=ports[1]):
-            with varnish(places(nodes), port=ports[0]):
-                await _until(lambda: listening("127.0.0.1", http_port))
-                async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{http_port}", timeout=30) as player:
-                    statuses = await _played(player, encoder, nodes, 6)
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{http_port}", timeout=30) as player:
-                statuses += await _played(player, encoder, nodes, 6)
-                with varnish(places(nodes), port=ports[0]):
-                    statuses += await _played(player, encoder, nodes, 6)
-        assert set(statuses) == {200}
-    finally:
-        caddy.signal(15)
-        await caddy.wait()
+    with two_edges(nodes) as edges:
+        async with fronted(edges, tmp_path) as url, httpx.AsyncClient(base_url=url, timeout=30, verify=False) as player:
+            statuses = await _played(player, encoder, nodes, 3)
+            its, other = await whose(edges, 6)
+            assert requests_of(other) == 0
+            number, part = encoder.live.window.next
+            asking = asyncio.create_task(player.get(asking_path(encoder, number, part)))
+            await nodes["media-1"].held(1)
+            await asyncio.sleep(held_s)  # longer than a restart may take: it counts from when the edge is gone
+            its.process.terminate()
+            await asyncio.to_thread(its.process.wait, 10)
+            await nodes["media-1"].until(lambda: nodes["media-1"].asked[asking_path(encoder, number, part)] >= 2)
+            encoder.until(*((number, part + 1) if part < 8 else (number + 1, 0)))
+            statuses.append((await asking).status_code)
+            statuses += await _played(player, encoder, nodes, 3)
+            assert (await whose([other], 7)) == [other]
+            with varnish(places(nodes), port=int(its.url.rpartition(":")[2])) as again:
+                async with asyncio.timeout(30):
+                    while not requests_of(again):
+                        statuses += await _played(player, encoder, nodes, 1)
+                        await asyncio.sleep(0.2)  # Varnish counts when it has nothing else to do
+    assert set(statuses) == {200}
+
+
+async def whose(edges: list[Edge], requests: int) -> list[Edge]:
+    """The one that has had so many requests first. Varnish counts when it has nothing else to do."""
+    async with asyncio.timeout(20):
+        while max(map(requests_of, edges)) < requests:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.1)
+    return sorted(edges, key=requests_of, reverse=True)
+
+
+def asking_path(encoder: Encoder, number: int, part: int) -> str:
+    return f"{encoder.path}/index.m3u8?_HLS_msn={number}&_HLS_part={part}"
 
 
 async def _played(player: httpx.AsyncClient, encoder: Encoder, nodes: Nodes, parts: int) -> list[int]:
     found = []
     for _ in range(parts):
         number, part = encoder.live.window.next
-        asking = asyncio.create_task(player.get(f"{encoder.path}/index.m3u8?_HLS_msn={number}&_HLS_part={part}"))
+        asking = asyncio.create_task(player.get(asking_path(encoder, number, part)))
         await nodes["media-1"].held(1)
         encoder.until(*((number, part + 1) if part < 8 else (number + 1, 0)))
         found.append((await asking).status_code)
         found.append((await player.get(f"{encoder.path}/part-{encoder.live.window.next_sequence - 1}.m4s")).status_code)
     return found
-
-
-async def _until(true: object) -> None:
-    assert callable(true)
-    deadline = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize(

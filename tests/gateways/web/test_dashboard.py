@@ -277,6 +277,8 @@ async def test_the_chat_is_cleared_only_by_who_means_it(page: Page, world: World
     world.answers |= {
         "GET /api/v1/channels/ada": ADA | {"chat_mode": {}},
         "GET /api/v1/channels/ada/moderation-log": lambda _: {"items": log, "next": None},
+        "GET /api/v1/channels/ada/bans": {"items": [], "next": None},
+        "GET /api/v1/channels/ada/moderators": {"items": [], "next": None},
         "DELETE /api/v1/channels/ada/chat": cleared,
     }
     answers = [False, True]
