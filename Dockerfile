@@ -41,5 +41,5 @@ CMD ["--help"]
 # Varnish compiles its configuration, so it brings a compiler along.
 FROM role AS edge
 USER root
-RUN apt-get update && apt-get install -y --no-install-recommends varnish && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends varnish varnish-vmod-digest && rm -rf /var/lib/apt/lists/*
 USER 10001:10001

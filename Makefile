@@ -7,11 +7,11 @@ PYTEST := $(BIN)/python -m pytest --cov --cov-branch
 PACKAGES := sh scripts/system-packages.sh
 BROWSER := chromium "the browser of the end-to-end tests" fonts-dejavu-core "a font for the browser to draw with"
 
-EDGE := varnish "the edge cache"
+EDGE := varnish "the edge cache" varnish-vmod-digest "by which it checks tokens"
 SRT := libsrt1.5-openssl "the library that SRT ingest calls"
 OBS := obs-studio "a real broadcaster" xvfb "its screen" xauth "the key to that" libgl1-mesa-dri "its graphics" dbus "its session"
 PEER := nginx "a peer of $(NAME)" libnginx-mod-rtmp "its RTMP module"
-BENCH_PARTS := __init__ carried clock common nginx screen sides stack varnish watching
+BENCH_PARTS := __init__ carried clock common nginx screen sides stack stamped varnish watching
 
 .DEFAULT_GOAL := help
 .PHONY: help up demo test test-full lint bench fuzz lock vendor

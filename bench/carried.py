@@ -79,8 +79,13 @@ def publishing(path: Path, urls: Sequence[str], *, cores: Sequence[int] = ()) ->
 
 def ours(folder: Path, steps: Sequence[int], seconds: float) -> dict[str, Any]:
     path = encoded(folder, KBPS, "1280x720")
-    # Every account from an address of its own: how many one may open is limited.
-    settings = {"rung_height_max": 0, "broadcasts_max": steps[-1], "trusted_proxies": "127.0.0.1/32,::1/128"}
+    # Every account from an address of its own: how many one may open is limited. Encoders cannot be told apart so.
+    settings: dict[str, object] = {
+        "rung_height_max": 0,
+        "broadcasts_max": steps[-1],
+        "rtmp_connections_per_address_max": steps[-1] + 1,
+        "trusted_proxies": "127.0.0.1/32,::1/128",
+    }
     with Stack(folder / "stack", **settings) as stack:
         role = stack.role("media")
         for process in stack.processes():

@@ -1,8 +1,9 @@
 """Events a second through relay, broker and a Faust projection into Postgres, against the same with one Faust record an event.
 
 Both sides run the same code over the same engines and the same chat messages: the relay as a process of its own, the projector as another,
-which joins the group before the clock starts and never reads the store. Only how many events a record carries differs. The clock stops when
-every checkpoint in Postgres stands at the log's end. Then read models are rebuilt from the store (`detail.rebuild`).
+which joins the group before the clock starts and never reads the store. Only how many events a record carries differs; a second peer, in
+the detail, also commits each event by itself, as agents that write to a database commonly do. The clock stops when every checkpoint in
+Postgres stands at the log's end. Then read models are rebuilt from the store (`detail.rebuild`).
 """
 
 import argparse
@@ -113,10 +114,19 @@ async def relay_child(dsn: str, bootstrap: str, events_per_record: int) -> None:
     await relay.run()
 
 
-async def projector_child(dsn: str, keys_dsn: str, bootstrap: str) -> None:
+class Unbatched(Worker):
+    """A transaction a record, as a Faust agent that writes to Postgres is commonly written."""
+
+    async def offer(self, record: wire.WireRecord, done: Callable[[], None]) -> None:
+        for lane in self.lanes:
+            await lane.runner.take([record])
+        done()
+
+
+async def projector_child(dsn: str, keys_dsn: str, bootstrap: str, kind: type[Worker]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         async with followed(dsn, keys_dsn) as (pool, log):
-            worker = Worker(log, pool, projections=[PROJECTION])
+            worker = kind(log, pool, projections=[PROJECTION])
             for lane in worker.lanes:
                 await lane.catch_up({})
             projector = Projector(
@@ -166,7 +176,7 @@ def child(kind: str, *args: object) -> Iterator["subprocess.Popen[str]"]:
 # -- the measurements --------------------------------------------------------------------------------------------
 
 
-async def drain(dsn: str, keys_dsn: str, folder: Path, events_per_record: int) -> float:
+async def drain(dsn: str, keys_dsn: str, folder: Path, events_per_record: int, projector: str = "projector") -> float:
     """Seconds from the relay's first look at the log until all rows are committed."""
     connection = await asyncpg.connect(dsn)
     await connection.execute("UPDATE relay_positions SET position = 0")
@@ -182,7 +192,7 @@ async def drain(dsn: str, keys_dsn: str, folder: Path, events_per_record: int) -
     try:
         await ensure_topics(broker.bootstrap, TOPICS)
         with (
-            child("projector", dsn, keys_dsn, broker.bootstrap),
+            child(projector, dsn, keys_dsn, broker.bootstrap),
             child("relay", dsn, broker.bootstrap, events_per_record) as relay,
         ):
             assert relay.stdin is not None
@@ -232,6 +242,8 @@ async def run(*, rounds: int, messages: int, peer_messages: int) -> None:
             say(
                 f"round {number + 1}: ours {mine[-1]:.0f}, peer {theirs[-1]:.0f} events/s, {mine[-1] / theirs[-1]:.1f}x"
             )
+        unbatched = peer_messages / await drain(*peers, Path(folder) / "unbatched", 1, "unbatched")
+        say(f"a transaction an event as well: {unbatched:.0f} events/s")
         rebuilt = await rebuilds(*ours, rounds)
     report(
         "project",
@@ -245,6 +257,7 @@ async def run(*, rounds: int, messages: int, peer_messages: int) -> None:
             "peer_messages": peer_messages,
             "ours": spread(mine),
             "peer": spread(theirs),
+            "peer_with_a_transaction_an_event": round(unbatched),
             "rebuild": rebuilt,
             "limits": "two cores shared by relay, broker, projector and Postgres; texts are decrypted, four indexes kept",
         },
@@ -264,6 +277,8 @@ if __name__ == "__main__":
         case ["relay", dsn, bootstrap, count]:
             asyncio.run(relay_child(dsn, bootstrap, int(count)))
         case ["projector", dsn, keys_dsn, bootstrap]:
-            asyncio.run(projector_child(dsn, keys_dsn, bootstrap))
+            asyncio.run(projector_child(dsn, keys_dsn, bootstrap, Worker))
+        case ["unbatched", dsn, keys_dsn, bootstrap]:
+            asyncio.run(projector_child(dsn, keys_dsn, bootstrap, Unbatched))
         case _:
             asyncio.run(run(**told))

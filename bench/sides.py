@@ -152,10 +152,17 @@ def _edge(stack: Stack) -> Iterator[str]:
         for name, where in (("chat", "/ws/"), ("media", "/live/"), ("api", "[]"))
     }
     mine = {
-        "DATA_DIR": stack.folder / "beside", "BOOTSTRAP_SERVERS": running.bootstrap_servers, "EDGE_PORT": edge,
-        "NODES": f"media-1={upstreams['media']}", "HTTP_PORT": http, "HTTPS_PORT": https,
-        "API_UPSTREAM": upstreams["api"], "CHAT_UPSTREAM": upstreams["chat"], "MEDIA_UPSTREAM": f"127.0.0.1:{edge}",
-    }  # fmt: skip
+        "DATA_DIR": stack.folder / "beside",
+        "BOOTSTRAP_SERVERS": running.bootstrap_servers,
+        "PLAYBACK_SECRET": DataFolder(data).secrets().playback_secret,
+        "NODES": f"media-1={upstreams['media']}",
+        "EDGE_PORT": edge,
+        "HTTP_PORT": http,
+        "HTTPS_PORT": https,
+        "API_UPSTREAM": upstreams["api"],
+        "CHAT_UPSTREAM": upstreams["chat"],
+        "MEDIA_UPSTREAM": f"127.0.0.1:{edge}",
+    }
     environment = stack.environment | {f"TALLYLIGHT_{name}": str(value) for name, value in mine.items()}
     with (
         _process([*stack.command(), "role", "edge"], environment, port=edge),

@@ -47,7 +47,7 @@ class Stack:
         """`settings` by their names, beside those that give it a folder and ports of its own."""
         self.folder = folder
         self._settings = settings
-        self.http_port, self.https_port, self.rtmp_port, self.irc_port = free_ports(4)
+        self.http_port, self.https_port, self.rtmp_port = free_ports(3)
         self.url = f"http://localhost:{self.http_port}"
         self.secure_url = f"https://localhost:{self.https_port}"
         self.log = folder / "up.log"
@@ -61,7 +61,6 @@ class Stack:
             "HTTP_PORT": str(self.http_port),
             "HTTPS_PORT": str(self.https_port),
             "RTMP_PORT": str(self.rtmp_port),
-            "IRC_PORT": str(self.irc_port),
         } | {name.upper(): str(value) for name, value in self._settings.items()}
         return os.environ | {f"TALLYLIGHT_{name}": value for name, value in mine.items()}
 

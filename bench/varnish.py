@@ -10,6 +10,7 @@ from typing import Final
 
 from gateways.edge import vcl
 from gateways.engines.process import listening
+from media.playback import Signer
 
 STORAGE_MIB: Final = 256
 COUNTED: Final = ("client_req", "cache_hit", "cache_miss", "cache_hitpass", "s_pass", "s_synth", "backend_req")
@@ -18,9 +19,12 @@ Counters = Mapping[str, int]
 
 
 @contextmanager
-def varnish(nodes: Mapping[str, tuple[str, int]], folder: Path, *, port: int) -> Iterator[Callable[[], Counters]]:
-    """Runs until left; what it yields reads the counters as they stand. Health probes are in none of them."""
-    config = vcl.prepare(nodes, folder)
+def varnish(
+    nodes: Mapping[str, tuple[str, int]], folder: Path, *, port: int, secret: str = "bench"
+) -> Iterator[Callable[[], Counters]]:
+    """Runs until left; what it yields reads the counters as they stand. Health probes are in none of them. `secret`: by which it
+    and the origin know tokens, should anything be closed."""
+    config = vcl.prepare(nodes, folder, Signer(secret))
     process = subprocess.Popen(
         vcl.command(config, host="127.0.0.1", port=port, storage_mib=STORAGE_MIB, nodes=len(nodes)),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -30,6 +30,15 @@ class GrantRole:
 
 
 @dataclass(frozen=True, slots=True)
+class RevokeRole:
+    """`trusted`: as of `GrantRole`. Where two are revoked at once, who sends them lets one wait for the other: the last admin stays."""
+
+    account_id: str
+    role: str
+    trusted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ChangeDisplayName:
     display_name: str
 
@@ -83,7 +92,7 @@ async def register(context: Context, call: Call, command: RegisterAccount) -> Do
 
 
 async def grant_role(context: Context, call: Call, command: GrantRole) -> Done | Refusal:
-    if not command.trusted and (call.actor is None or "admin" not in call.actor.roles):
+    if not _may_give_roles(call, command.trusted):
         return FORBIDDEN
     key = {"account_id": command.account_id, "role": command.role}
     return await transact(
@@ -96,6 +105,28 @@ async def grant_role(context: Context, call: Call, command: GrantRole) -> Done |
         decide=lambda state: account.grant(state, command.account_id, command.role),
         index=lambda _: [IndexWrite("account_roles", key, {})],
     )
+
+
+async def revoke_role(context: Context, call: Call, command: RevokeRole) -> Done | Refusal:
+    if not _may_give_roles(call, command.trusted):
+        return FORBIDDEN
+    holders = await context.store.index_rows("account_roles", {"role": command.role})
+    others = any(row["account_id"] != command.account_id for row in holders)
+    key = {"account_id": command.account_id, "role": command.role}
+    return await transact(
+        context,
+        call,
+        stream=account.stream(command.account_id),
+        key=command.account_id,
+        initial=account.Account(),
+        evolve=account.evolve,
+        decide=lambda state: account.revoke(state, command.account_id, command.role, others=others),
+        index=lambda _: [IndexWrite("account_roles", key, None)],
+    )
+
+
+def _may_give_roles(call: Call, trusted: bool) -> bool:
+    return trusted or (call.actor is not None and "admin" in call.actor.roles)
 
 
 async def change_display_name(context: Context, call: Call, command: ChangeDisplayName) -> Done | Refusal:
@@ -114,10 +145,22 @@ async def change_display_name(context: Context, call: Call, command: ChangeDispl
 
 
 async def erase(context: Context, call: Call, command: EraseAccount) -> Done | Refusal:
-    """The fact first, then the key: what was said of the person reads as erased from then on. Sent again, it finishes what it began."""
+    """The fact first, then the key: what was said of the person reads as erased from then on. Sent again, it finishes what it began.
+
+    With the fact go password, roles and stream keys: nobody logs in or broadcasts as somebody who is no more.
+    """
     actor = call.actor
     if actor is None or (actor.account_id != command.account_id and "admin" not in actor.roles):
         return FORBIDDEN
+    keys = await context.store.index_rows("stream_keys", {"owner_id": command.account_id})
+
+    def index(state: account.Account) -> list[IndexWrite]:
+        return [
+            IndexWrite("credentials", {"username": state.username}, None),
+            *(IndexWrite("account_roles", {"account_id": command.account_id, "role": it}, None) for it in state.roles),
+            *(IndexWrite("stream_keys", {"key_hash": row["key_hash"]}, None) for row in keys),
+        ]
+
     done = await transact(
         context,
         call,
@@ -126,11 +169,7 @@ async def erase(context: Context, call: Call, command: EraseAccount) -> Done | R
         initial=account.Account(),
         evolve=account.evolve,
         decide=lambda state: account.erase(state, command.account_id),
-        index=lambda _: (
-            [IndexWrite("credentials", {"username": actor.username}, None)]
-            if actor.account_id == command.account_id
-            else []
-        ),
+        index=index,
     )
     if isinstance(done, Done):
         await context.store.erase_person(command.account_id)

@@ -18,6 +18,7 @@ async def handle(context: Context, call: Call, command: Any) -> Done | Refusal:
 HANDLERS: Final[Mapping[type[Any], Handler]] = {
     accounts.RegisterAccount: accounts.register,
     accounts.GrantRole: accounts.grant_role,
+    accounts.RevokeRole: accounts.revoke_role,
     accounts.ChangeDisplayName: accounts.change_display_name,
     accounts.EraseAccount: accounts.erase,
     channels.OpenChannel: channels.open_channel,
@@ -26,6 +27,7 @@ HANDLERS: Final[Mapping[type[Any], Handler]] = {
     channels.AppointModerator: channels.appoint_moderator,
     channels.RemoveModerator: channels.remove_moderator,
     channels.ChangeChatMode: channels.change_chat_mode,
+    channels.ChangePlaybackRule: channels.change_playback_rule,
     channels.FollowChannel: channels.follow_channel,
     channels.UnfollowChannel: channels.unfollow_channel,
     broadcasts.DescribeBroadcast: broadcasts.describe,

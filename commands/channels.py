@@ -1,11 +1,12 @@
 """Opening and describing channels, stream keys, moderators, chat modes, follows and recordings."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from commands.authorise import FORBIDDEN, may_own, role_in
 from commands.context import Call, Context, Done
 from commands.transact import ATTEMPTS_MAX, CONFLICT, append, load, transact
-from domain import channel, follow, name
+from domain import account, channel, follow, name
 from domain.channel import ChatMode
 from domain.shared import Refusal, normalise_name
 from eventstore.port import IndexWrite, StreamWrite, WrongVersion
@@ -22,7 +23,10 @@ class OpenChannel:
 
 @dataclass(frozen=True, slots=True)
 class RotateStreamKey:
-    """`key_hash`: hex SHA-256 of the new key; the old one stops working with the same commit."""
+    """`key_hash`: hex SHA-256 of the new key; the old one stops working with the same commit.
+
+    A key is told once: a command that had made one is refused when it comes again with another.
+    """
 
     channel_id: str
     key_hash: str
@@ -56,6 +60,12 @@ class RemoveModerator:
 class ChangeChatMode:
     channel_id: str
     mode: ChatMode
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePlaybackRule:
+    channel_id: str
+    subscribers_only: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +125,12 @@ async def open_channel(context: Context, call: Call, command: OpenChannel) -> Do
     return CONFLICT
 
 
+_KEY_TOLD: Final = Refusal(
+    "stream_key_told",
+    "This request made a stream key already, and no key is kept. Ask for another with a new Idempotency-Key.",
+)
+
+
 async def rotate_stream_key(context: Context, call: Call, command: RotateStreamKey) -> Done | Refusal:
     if call.actor is None or await may_own(context, command.channel_id, call.actor):
         return FORBIDDEN
@@ -126,16 +142,26 @@ async def rotate_stream_key(context: Context, call: Call, command: RotateStreamK
             rows.insert(0, IndexWrite("stream_keys", {"key_hash": state.key_hash}, None))
         return rows
 
-    return await transact(
+    stream = channel.stream(command.channel_id)
+    state, _ = await load(context, stream, channel.Channel(), channel.evolve)
+    owner, _ = await load(context, account.stream(state.owner_id), account.Account(), account.evolve)
+    if owner.erased:
+        return channel.NOT_FOUND
+    done = await transact(
         context,
         call,
-        stream=channel.stream(command.channel_id),
+        stream=stream,
         key=command.channel_id,
         initial=channel.Channel(),
         evolve=channel.evolve,
         decide=lambda state: channel.rotate_key(state, command.channel_id, command.key_hash),
         index=index,
     )
+    if isinstance(done, Done) and done.placed:
+        (made,) = await context.store.read_stream(stream, after=done.placed[0].version - 1, limit=1)
+        if made.event.key_hash != command.key_hash:
+            return _KEY_TOLD
+    return done
 
 
 async def describe(context: Context, call: Call, command: DescribeChannel) -> Done | Refusal:
@@ -204,6 +230,24 @@ async def change_chat_mode(context: Context, call: Call, command: ChangeChatMode
         initial=channel.Channel(),
         evolve=channel.evolve,
         decide=lambda state: channel.change_mode(state, command.channel_id, command.mode),
+        index=lambda _: [row],
+    )
+
+
+async def change_playback_rule(context: Context, call: Call, command: ChangePlaybackRule) -> Done | Refusal:
+    if call.actor is None or await may_own(context, command.channel_id, call.actor):
+        return FORBIDDEN
+    row = IndexWrite("channels_closed", {"channel_id": command.channel_id}, {} if command.subscribers_only else None)
+    return await transact(
+        context,
+        call,
+        stream=channel.stream(command.channel_id),
+        key=command.channel_id,
+        initial=channel.Channel(),
+        evolve=channel.evolve,
+        decide=lambda state: channel.change_playback_rule(
+            state, command.channel_id, subscribers_only=command.subscribers_only
+        ),
         index=lambda _: [row],
     )
 

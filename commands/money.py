@@ -50,9 +50,12 @@ async def subscribe(context: Context, call: Call, command: Subscribe) -> Done | 
     stream = subscription.stream(command.channel_id, actor.account_id)
     owner = await role_in(context, command.channel_id, actor.account_id) == "owner"
     state, _ = await load(context, stream, Subscription(), subscription.evolve)
-    price = subscription.price_of(state, tier=command.tier, currency=command.currency, owner=owner)
+    # Also where it has run out since: what one command bought it does not buy again.
+    if state.subscription_id and (bought := await _bought(context, call, stream)):
+        return bought
+    price = subscription.price_of(state, tier=command.tier, currency=command.currency, owner=owner, now=context.clock())
     if isinstance(price, Refusal):
-        return await _bought(context, call, stream) or price
+        return price
     for attempt in range(DECLINES_MAX):
         payment_id = str(uuid5(_PAYMENTS, f"{stream}:{state.attempts}:{attempt}"))
         request = PaymentRequested(
@@ -224,7 +227,7 @@ async def cancel_subscription(context: Context, call: Call, command: CancelSubsc
         key=command.channel_id,
         initial=Subscription(),
         evolve=subscription.evolve,
-        decide=lambda state: subscription.cancel(state, command.channel_id, account_id),
+        decide=lambda state: subscription.cancel(state, command.channel_id, account_id, now=context.clock()),
     )
 
 

@@ -58,14 +58,15 @@ def stream(account_id: str) -> str:
 class Account:
     exists: bool = False
     erased: bool = False
+    username: str = ""
     display_name: str = ""
     roles: frozenset[str] = frozenset()
 
 
 def evolve(state: Account, event: Event) -> Account:
     match event:
-        case AccountRegistered(display_name=name):
-            return replace(state, exists=True, display_name=name)
+        case AccountRegistered(username=username, display_name=name):
+            return replace(state, exists=True, username=username, display_name=name)
         case DisplayNameChanged(display_name=name):
             return replace(state, display_name=name)
         case AccountErased():
@@ -84,12 +85,28 @@ def _living(state: Account) -> Refusal | None:
     return None
 
 
+_ROLE_UNKNOWN: Final = Refusal("role_unknown", f"Roles are {', '.join(sorted(PLATFORM_ROLES))}.")
+
+
 def grant(state: Account, account_id: str, role: str) -> Sequence[Event] | Refusal:
     if refusal := _living(state):
         return refusal
     if role not in PLATFORM_ROLES:
-        return Refusal("role_unknown", f"Roles are {', '.join(sorted(PLATFORM_ROLES))}.")
+        return _ROLE_UNKNOWN
     return [] if role in state.roles else [RoleGranted(account_id=account_id, role=role)]
+
+
+def revoke(state: Account, account_id: str, role: str, *, others: bool) -> Sequence[Event] | Refusal:
+    """`others`: whether somebody else has the role too."""
+    if refusal := _living(state):
+        return refusal
+    if role not in PLATFORM_ROLES:
+        return _ROLE_UNKNOWN
+    if role not in state.roles:
+        return []
+    if role == "admin" and not others:
+        return Refusal("last_admin", "This is the last administrator; make another one first.")
+    return [RoleRevoked(account_id=account_id, role=role)]
 
 
 def change_display_name(state: Account, account_id: str, display_name: str) -> Sequence[Event] | Refusal:

@@ -74,6 +74,15 @@ class ChatModeChanged(Event):
     mode: ChatMode
 
 
+class PlaybackRuleChanged(Event):
+    """Who may play what the channel shows: everybody, or whoever subscribes to it, moderates or owns it."""
+
+    TOPIC: ClassVar[str] = "channel.PlaybackRuleChanged"
+    CATEGORY: ClassVar[Category] = Category.LIFECYCLE
+    channel_id: str
+    subscribers_only: bool
+
+
 def stream(channel_id: str) -> str:
     return f"channel-{channel_id}"
 
@@ -88,6 +97,7 @@ class Channel:
     key_hash: str | None = None
     moderators: frozenset[str] = frozenset()
     mode: ChatMode = field(default_factory=ChatMode)
+    subscribers_only_playback: bool = False
 
 
 def evolve(state: Channel, event: Event) -> Channel:
@@ -104,6 +114,8 @@ def evolve(state: Channel, event: Event) -> Channel:
             return replace(state, moderators=state.moderators - {account_id})
         case ChatModeChanged(mode=mode):
             return replace(state, mode=mode)
+        case PlaybackRuleChanged(subscribers_only=subscribers_only):
+            return replace(state, subscribers_only_playback=subscribers_only)
         case _:
             return state
 
@@ -156,3 +168,11 @@ def change_mode(state: Channel, channel_id: str, mode: ChatMode) -> Sequence[Eve
     if not state.name:
         return NOT_FOUND
     return [] if state.mode == mode else [ChatModeChanged(channel_id=channel_id, mode=mode)]
+
+
+def change_playback_rule(state: Channel, channel_id: str, *, subscribers_only: bool) -> Sequence[Event] | Refusal:
+    if not state.name:
+        return NOT_FOUND
+    if state.subscribers_only_playback == subscribers_only:
+        return []
+    return [PlaybackRuleChanged(channel_id=channel_id, subscribers_only=subscribers_only)]

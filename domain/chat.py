@@ -34,6 +34,7 @@ class MessageDeleted(Event):
 class UserTimedOut(Event):
     TOPIC: ClassVar[str] = "chat.UserTimedOut"
     CATEGORY: ClassVar[Category] = Category.CHAT
+    PERSONAL: ClassVar = {"reason": "account_id"}
     channel_id: str
     account_id: str
     username: str
@@ -47,6 +48,7 @@ class UserTimedOut(Event):
 class UserBanned(Event):
     TOPIC: ClassVar[str] = "chat.UserBanned"
     CATEGORY: ClassVar[Category] = Category.CHAT
+    PERSONAL: ClassVar = {"reason": "account_id"}
     channel_id: str
     account_id: str
     username: str

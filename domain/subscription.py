@@ -82,9 +82,8 @@ class Subscription:
     expires_at: datetime | None = None
     cancelled: bool = False
 
-    @property
-    def active(self) -> bool:
-        return self.expires_at is not None
+    def runs(self, now: datetime) -> bool:
+        return self.expires_at is not None and now < self.expires_at
 
 
 def evolve(state: Subscription, event: Event) -> Subscription:
@@ -102,11 +101,11 @@ def evolve(state: Subscription, event: Event) -> Subscription:
             return replace(state, attempts=attempts)
 
 
-def price_of(state: Subscription, *, tier: int, currency: str, owner: bool) -> Money | Refusal:
+def price_of(state: Subscription, *, tier: int, currency: str, owner: bool, now: datetime) -> Money | Refusal:
     """What a new subscription costs, or why there can be none."""
     if owner:
         return Refusal("own_channel", "One does not subscribe to one's own channel.")
-    if state.active:
+    if state.runs(now):
         return Refusal("already_subscribed", "This subscription runs already.")
     if tier not in PRICES:
         return Refusal("tier_unknown", f"Tiers are {', '.join(map(str, PRICES))}.")
@@ -115,9 +114,9 @@ def price_of(state: Subscription, *, tier: int, currency: str, owner: bool) -> M
     return PRICES[tier]
 
 
-def cancel(state: Subscription, channel_id: str, account_id: str) -> Sequence[Event] | Refusal:
+def cancel(state: Subscription, channel_id: str, account_id: str, *, now: datetime) -> Sequence[Event] | Refusal:
     """It runs on to the end of its period."""
-    if state.expires_at is None:
+    if state.expires_at is None or not state.runs(now):
         return Refusal("subscription_not_found", "There is no such subscription.")
     if state.cancelled:
         return []

@@ -20,6 +20,7 @@ EVENTS: Final[tuple[type[Event], ...]] = (
     channel.ModeratorAppointed,
     channel.ModeratorRemoved,
     channel.ChatModeChanged,
+    channel.PlaybackRuleChanged,
     follow.ChannelFollowed,
     follow.ChannelUnfollowed,
     broadcast.BroadcastStarted,

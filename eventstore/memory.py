@@ -153,6 +153,18 @@ class MemoryStore:
         values = self._index[table].get(tuple(key[column] for column in known.key))
         return None if values is None else {**key, **values}
 
+    async def index_rows(self, table: str, where: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        index.check_columns(table, where)
+        columns = index.TABLES[table].key
+        rows = [dict(zip(columns, key, strict=True)) | values for key, values in sorted(self._index[table].items())]
+        return [row for row in rows if where.items() <= row.items()][: index.ROWS_MAX]
+
+    async def index_table(self, table: str) -> Sequence[Mapping[str, Any]]:
+        known = index.of(table)
+        return [
+            {**dict(zip(known.key, key, strict=True)), **values} for key, values in sorted(self._index[table].items())
+        ]
+
     async def erase_person(self, account_id: str) -> None:
         await self._mapper.keys.erase(account_id)
 

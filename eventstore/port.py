@@ -170,6 +170,13 @@ class EventStore(Protocol):
         """One row of an index table by its whole primary key."""
         ...
 
+    async def index_rows(self, table: str, where: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        """Rows of an index table that have these values, by their primary key, at most `index.ROWS_MAX`."""
+
+    async def index_table(self, table: str) -> Sequence[Mapping[str, Any]]:
+        """Every row of an index table that stays small, in the order of its primary key."""
+        ...
+
     async def erase_person(self, account_id: str) -> None:
         """Destroy a person's key: personal fields of all their events read as erased from now on."""
         ...

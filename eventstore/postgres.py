@@ -165,6 +165,12 @@ class PostgresStore:
     async def index_row(self, table: str, key: Mapping[str, Any]) -> Mapping[str, Any] | None:
         return await self._ask(lambda: self._reader.index_row(table, key))
 
+    async def index_rows(self, table: str, where: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        return await self._ask(lambda: self._reader.index_rows(table, where))
+
+    async def index_table(self, table: str) -> Sequence[Mapping[str, Any]]:
+        return await self._ask(lambda: self._reader.index_table(table))
+
     async def erase_person(self, account_id: str) -> None:
         await self._mapper.keys.erase(account_id)
 

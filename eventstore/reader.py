@@ -65,13 +65,30 @@ class Reader:
 
     async def index_row(self, table: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
         index.check(table, key, None)
-        known = index.TABLES[table]
-        columns = ", ".join(f'"{column}"' for column in (*known.key, *known.values))
-        where = " AND ".join(f'"{column}" = ${number}' for number, column in enumerate(known.key, 1))
-        row = await self._pool.fetchrow(
-            f"SELECT {columns} FROM {table} WHERE {where}", *(key[column] for column in known.key)
-        )
+        row = await self._pool.fetchrow(_index_query(table, key), *key.values())
         return None if row is None else dict(row)
+
+    async def index_rows(self, table: str, where: Mapping[str, Any]) -> list[dict[str, Any]]:
+        index.check_columns(table, where)
+        key = ", ".join(f'"{column}"' for column in index.TABLES[table].key)
+        rows = await self._pool.fetch(
+            f"{_index_query(table, where)} ORDER BY {key} LIMIT {index.ROWS_MAX}", *where.values()
+        )
+        return [dict(row) for row in rows]
+
+    async def index_table(self, table: str) -> list[dict[str, Any]]:
+        known = index.of(table)
+        columns = ", ".join(f'"{column}"' for column in (*known.key, *known.values))
+        order = ", ".join(f'"{column}"' for column in known.key)
+        return [dict(row) for row in await self._pool.fetch(f"SELECT {columns} FROM {table} ORDER BY {order}")]
+
+
+def _index_query(table: str, where: Mapping[str, Any]) -> str:
+    """Of names that were checked; the values of `where` are its arguments, in their order."""
+    known = index.TABLES[table]
+    columns = ", ".join(f'"{column}"' for column in (*known.key, *known.values))
+    conditions = " AND ".join(f'"{column}" = ${number}' for number, column in enumerate(where, 1))
+    return f"SELECT {columns} FROM {table} WHERE {conditions}"
 
 
 def _of_one_shard(rows: Sequence[Any]) -> tuple[int, list[WireEvent]]:

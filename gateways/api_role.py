@@ -18,10 +18,12 @@ from gateways.http.app import build
 from gateways.http.base import Api
 from gateways.payments.reconcile import Reconciler
 from gateways.payments.sandbox_client import SandboxProvider
+from gateways.people import People
 from gateways.retention import Retention
 from gateways.serving import serve
 from gateways.settings import ApiSettings
 from gateways.stream_health import StreamHealths
+from media.playback import Signer
 
 log = structlog.get_logger()
 
@@ -29,7 +31,7 @@ ASK_S_MAX: Final = 2.0
 FORGET_EVERY_S: Final = 600.0
 VITAL: Final = frozenset({"media"})
 """Beside ourselves: what must answer for the platform to be alive."""
-LOGINS_MAX, LOGINS_S = 20, 300.0
+LOGINS_MAX, LOGINS_OF_ADDRESS_MAX, LOGINS_S = 20, 100, 300.0
 REGISTRATIONS_MAX, REGISTRATIONS_S = 200, 3600.0
 
 
@@ -46,6 +48,7 @@ async def run_api(settings: ApiSettings, readiness: Readiness) -> None:
         api = Api(
             context=context,
             read_models=opened.read_models,
+            people=People(opened.pool),
             sessions=opened.sessions,
             passwords=Passwords(),
             tokens=Tokens(secret),
@@ -53,10 +56,11 @@ async def run_api(settings: ApiSettings, readiness: Readiness) -> None:
             public_url=settings.public_url,
             rtmp_url=settings.rtmp_public_url,
             srt_url=settings.srt_public_url,
-            secret=secret,
             logins=Attempts(most=LOGINS_MAX, window_s=LOGINS_S),
+            logins_of_address=Attempts(most=LOGINS_OF_ADDRESS_MAX, window_s=LOGINS_S),
             registrations=Attempts(most=REGISTRATIONS_MAX, window_s=REGISTRATIONS_S),
             stream_health=StreamHealths(asking, nodes).of,
+            playback=Signer(settings.playback_secret.get_secret_value()),
             webhook_secrets={provider.name: settings.sandbox_secret.get_secret_value()},
         )
 

@@ -6,14 +6,14 @@ Used by the HTTP API, which hands them out, and by chat, which only verifies. Se
 import asyncio
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
 import jwt
@@ -84,6 +84,15 @@ class Passwords:
         return hashed is not None
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What an access token says: whose it is, which session it came with, and until when it is good."""
+
+    actor: Actor
+    session: UUID
+    expires_at: datetime
+
+
 class Tokens:
     """Access tokens: JWT (RFC 7519), HS256, verified without any store."""
 
@@ -104,26 +113,26 @@ class Tokens:
         }
         return jwt.encode(claims, self._secret, "HS256")
 
-    def verify(self, token: str) -> Actor | None:
+    def read(self, token: str) -> Access | None:
         """None for any token that is not ours or no longer good."""
         try:
-            claims = self._claims(token)
-            return Actor(str(claims["sub"]), str(claims["name"]), frozenset(map(str, claims["roles"])))
-        except (jwt.PyJWTError, KeyError, TypeError):
-            return None
-
-    def session_of(self, token: str) -> UUID | None:
-        """The session of a good token."""
-        try:
-            return UUID(self._claims(token)["sid"])
+            claims: dict[str, Any] = jwt.decode(
+                token, self._secret, ["HS256"], issuer=_ISSUER, options={"require": ["exp", "sub", "iss", "sid"]}
+            )
+            actor = Actor(str(claims["sub"]), str(claims["name"]), frozenset(map(str, claims["roles"])))
+            return Access(actor, UUID(claims["sid"]), datetime.fromtimestamp(claims["exp"], UTC))
         except (jwt.PyJWTError, KeyError, TypeError, ValueError):
             return None
 
-    def _claims(self, token: str) -> dict[str, Any]:
-        claims: dict[str, Any] = jwt.decode(
-            token, self._secret, ["HS256"], issuer=_ISSUER, options={"require": ["exp", "sub", "iss"]}
-        )
-        return claims
+    def verify(self, token: str) -> Actor | None:
+        """Whose a good token is."""
+        access = self.read(token)
+        return access.actor if access else None
+
+    def session_of(self, token: str) -> UUID | None:
+        """The session of a good token."""
+        access = self.read(token)
+        return access.session if access else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +143,14 @@ class Session:
     username: str
     family: UUID
     token: str
+
+
+class Redeemed(NamedTuple):
+    """Who a ticket lets in, and the session it came with."""
+
+    account_id: str
+    username: str
+    session: UUID | None
 
 
 class Sessions:
@@ -181,24 +198,36 @@ class Sessions:
         await self._pool.execute("DELETE FROM sessions WHERE account_id = $1", account_id)
         await self._pool.execute("DELETE FROM chat_tickets WHERE account_id = $1", account_id)
 
-    async def ticket(self, actor: Actor) -> str:
+    async def alive(self, families: Collection[UUID]) -> set[UUID]:
+        """Those of them that have neither ended nor run out."""
+        rows = await self._pool.fetch(
+            "SELECT DISTINCT family FROM sessions WHERE family = ANY($1::uuid[]) AND expires_at > now()", list(families)
+        )
+        return {row[0] for row in rows}
+
+    async def ticket(self, actor: Actor, session: UUID | None = None) -> str:
         ticket = secrets.token_urlsafe(24)
         await self._pool.execute(
-            "INSERT INTO chat_tickets VALUES ($1, $2, $3, now() + make_interval(secs => $4))",
+            "INSERT INTO chat_tickets (ticket_hash, account_id, username, expires_at, session)"
+            " VALUES ($1, $2, $3, now() + make_interval(secs => $4), $5)",
             _hash(ticket),
             actor.account_id,
             actor.username,
             TICKET_S,
+            session,
         )
         return ticket
 
-    async def redeem(self, ticket: str) -> tuple[str, str] | None:
-        """Account id and user name, once."""
+    async def redeem(self, ticket: str) -> Redeemed | None:
+        """Once."""
         row = await self._pool.fetchrow(
-            "DELETE FROM chat_tickets WHERE ticket_hash = $1 RETURNING account_id, username, expires_at > now() AS good",
+            "DELETE FROM chat_tickets WHERE ticket_hash = $1"
+            " RETURNING account_id, username, session, expires_at > now() AS good",
             _hash(ticket),
         )
-        return (row["account_id"], row["username"]) if row is not None and row["good"] else None
+        if row is None or not row["good"]:
+            return None
+        return Redeemed(row["account_id"], row["username"], row["session"])
 
     async def forget_expired(self) -> None:
         await self._pool.execute("DELETE FROM sessions WHERE expires_at < now()")

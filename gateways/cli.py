@@ -14,7 +14,7 @@ _OPTIONS: Final[dict[str, Any]] = {"no_args_is_help": True, "add_completion": Fa
 app = typer.Typer(help="Live streaming whose every fact is an event.", **_OPTIONS)
 events_app = typer.Typer(help="The log of every fact.", **_OPTIONS)
 projections_app = typer.Typer(help="The read models.", **_OPTIONS)
-admin_app = typer.Typer(help="Administrators.", **_OPTIONS)
+admin_app = typer.Typer(help="Administrators, and who else has a role.", **_OPTIONS)
 ledger_app = typer.Typer(help="The books.", **_OPTIONS)
 for _name, _part in (
     ("admin", admin_app),
@@ -61,7 +61,9 @@ def demo() -> None:
 
 
 @app.command()
-def role(name: Annotated[str, typer.Argument(help="api, chat, media, relay, projector, sandbox or front")]) -> None:
+def role(
+    name: Annotated[str, typer.Argument(help="api, chat, edge, front, media, projector, relay or sandbox")],
+) -> None:
     """Run one role in this process: what a container does."""
     from gateways.roles import ROLES, run
 
@@ -108,6 +110,25 @@ def admin_create(
     _finish(lambda: create(username, password))
 
 
+RoleHeld = Annotated[str, typer.Argument(help="finance or admin")]
+
+
+@admin_app.command("grant")
+def admin_grant(username: str, role: RoleHeld) -> None:
+    """Give an account a role: finance reads the books, admin may everything."""
+    from gateways.admin_cli import grant
+
+    _finish(lambda: grant(username, role))
+
+
+@admin_app.command("revoke")
+def admin_revoke(username: str, role: RoleHeld) -> None:
+    """Take a role from an account. The last administrator stays."""
+    from gateways.admin_cli import revoke
+
+    _finish(lambda: revoke(username, role))
+
+
 @events_app.command("tail")
 def events_tail(
     last: Annotated[int, typer.Option("--last", "-n", min=0, max=10_000, help="So many of the newest first.")] = 20,
@@ -117,8 +138,11 @@ def events_tail(
     machine: Machine = False,
 ) -> None:
     """Print the log as it grows: time, shard:position, stream@version, topic, fields."""
+    from domain.event import Category
     from gateways.events_cli import run_tail
 
+    if category is not None and category not in list(Category):
+        raise typer.BadParameter(f"there is no category {category!r}; there are {', '.join(Category)}")
     raise typer.Exit(
         run_tail(last=last, follow=follow, category=category, personal=personal, machine=machine),
     )

@@ -38,6 +38,7 @@ STATUS: Final[Mapping[str, int]] = {
     "name_reserved": 422,
     "name_taken": 409,
     "role_unknown": 422,
+    "last_admin": 409,
     # channels and broadcasts
     "channel_not_found": 404,
     "broadcast_not_found": 404,
@@ -45,6 +46,8 @@ STATUS: Final[Mapping[str, int]] = {
     "recording_not_ready": 409,
     "clip_not_found": 404,
     "clip_range_invalid": 422,
+    "stream_key_told": 409,
+    "subscription_required": 403,
     "already_owner": 409,
     "too_many_moderators": 409,
     "conflict": 409,

@@ -10,12 +10,13 @@ from typing import Any, Final
 import orjson
 import typer
 
-from eventstore.port import SHARDS, Recorded
+from eventstore.port import SHARDS, EventStore, Recorded
 from gateways.beside import beside
 
 CLOSED: Final = "[personal]"
 PAGE: Final = 500
 FIELD_CHARS_MAX: Final = 120
+STRETCH_MAX: Final = 65_536
 
 
 def line(recorded: Recorded, *, personal: bool) -> str:
@@ -71,11 +72,9 @@ async def tail(*, last: int, follow: bool, category: str | None, personal: bool,
         heads = await here.store.heads()
         recent: list[Recorded] = []
         for shard in range(SHARDS):
-            if last and heads[shard]:
-                recent += await here.store.read_shard(shard, after=max(0, heads[shard] - last), limit=last)
+            recent += await _newest(here.store, shard, heads[shard], last, category)
         recent.sort(key=lambda recorded: (recorded.at, recorded.shard, recorded.position))
-        wanted = [recorded for recorded in recent if category in (None, recorded.category)]
-        for recorded in wanted[len(wanted) - min(last, len(wanted)) :]:
+        for recorded in recent[len(recent) - min(last, len(recent)) :]:
             typer.echo(say(recorded, personal=personal))
         if follow:
             async for batch in here.store.subscribe(dict(enumerate(heads))):
@@ -83,6 +82,19 @@ async def tail(*, last: int, follow: bool, category: str | None, personal: bool,
                     if category in (None, recorded.category):
                         typer.echo(say(recorded, personal=personal))
     return 0
+
+
+async def _newest(store: EventStore, shard: int, head: int, last: int, category: str | None) -> list[Recorded]:
+    """A shard's last events of a category up to `head`, looked for in ever longer stretches back from there."""
+    wanted = None if category is None else [category]
+    found: list[Recorded] = []
+    upto, width = head, max(last, 1)
+    while upto > 0 and len(found) < last:
+        after = max(0, upto - width)
+        stretch = await store.read_shard(shard, after=after, limit=upto - after, categories=wanted)
+        found = [recorded for recorded in stretch if recorded.position <= upto] + found
+        upto, width = after, min(2 * width, STRETCH_MAX)
+    return found[len(found) - min(last, len(found)) :]
 
 
 def run_tail(**options: Any) -> int:

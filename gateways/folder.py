@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO, Final
 
@@ -29,6 +29,7 @@ class Secrets:
     token_secret: str
     master_key: str
     sandbox_secret: str
+    playback_secret: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +89,13 @@ class DataFolder:
     def secrets(self) -> Secrets:
         """Those of the folder, made and written durably the first time."""
         path = self.path / "secrets.json"
-        if not path.exists():
-            made = Secrets(*(base64.urlsafe_b64encode(secrets.token_bytes(SECRET_BYTES)).decode() for _ in range(3)))
-            _write_private(path, json.dumps(asdict(made), indent=1))
-        return Secrets(**json.loads(path.read_text()))
+        known = json.loads(path.read_text()) if path.exists() else {}
+        # A folder of an older release lacks what that had no use for.
+        made = {it.name: base64.urlsafe_b64encode(secrets.token_bytes(SECRET_BYTES)).decode() for it in fields(Secrets)}
+        if not made.keys() <= known.keys():
+            known = made | known
+            _write_private(path, json.dumps(known, indent=1))
+        return Secrets(**{name: known[name] for name in made})
 
     def secrets_if_any(self) -> Secrets | None:
         """Those of a folder that has some, for whoever only reads."""

@@ -25,6 +25,7 @@ IDLE_S_MAX: Final = 120
 HELD_S_MAX: Final = 30
 """Longest wait for a response to begin: held playlist and part requests (protocols: within three target durations) and queries."""
 RESTART_S_MAX: Final = 3
+TRIES_A_SECOND: Final = 20
 """How long a request waits for a role that is being restarted."""
 UPSTREAM_IDLE_S: Final = 20  # less than the origins' keep-alive, so that no request meets a closing connection
 IDLE_MAX: Final = 512
@@ -136,7 +137,7 @@ def _routes(settings: FrontSettings) -> list[Json]:
     return [
         {"handle": [{"handler": "request_body", "max_size": BODY_BYTES_MAX}]},
         {"match": [{"path": ["/ws/*", "/irc"]}, {"path": ["/"]} | upgrade], "handle": [chat], "terminal": True},
-        {"match": [{"path": ["/live/*", "/vod/*"]}, _CLIP_MEDIA], "handle": [media], "terminal": True},
+        {"match": [{"path": ["/live/*", "/vod/*", "/play/*"]}, _CLIP_MEDIA], "handle": [media], "terminal": True},
         {"handle": [api], "terminal": True},
     ]
 
@@ -148,12 +149,13 @@ _CLIP_MEDIA: Final[Json] = {"path_regexp": {"pattern": "^/clips/[^/]+/.+"}}
 def _proxy(upstream: str) -> Json:
     """Nothing is buffered: Caddy flushes at once whatever has no length, and a client that leaves ends its request upstream.
 
-    `upstream` may be several, comma-separated: a client stays with one of them while it answers.
+    `upstream` may be several, comma-separated, each as good as the others: a client stays with one of them while it answers, and is with
+    another a moment after it does not.
     """
     return {
         "handler": "reverse_proxy",
         "upstreams": [{"dial": each.strip()} for each in upstream.split(",")],
-        "health_checks": {"passive": {"fail_duration": f"{RESTART_S_MAX}s", "max_fails": 2}} if "," in upstream else {},
+        "health_checks": {"passive": {"fail_duration": f"{RESTART_S_MAX}s", "max_fails": 1}} if "," in upstream else {},
         "transport": {
             "protocol": "http",
             "versions": ["1.1"],
@@ -164,8 +166,11 @@ def _proxy(upstream: str) -> Json:
         },
         "load_balancing": {
             "selection_policy": {"policy": "client_ip_hash"},
-            "try_duration": f"{RESTART_S_MAX}s",
-            "try_interval": "100ms",
+            # A request that had been held for long when its upstream went away is asked again, too: so the number of tries is what ends
+            # them for one that does not come back.
+            "try_duration": f"{HELD_S_MAX + RESTART_S_MAX}s",
+            "try_interval": f"{1000 // TRIES_A_SECOND}ms",
+            "retries": RESTART_S_MAX * TRIES_A_SECOND,
         },
         # Caddy writes X-Forwarded-* itself and believes a client's only from trusted proxies; these it would pass on.
         "headers": {

@@ -1,14 +1,18 @@
 """The event plane as the media plane sees it: fills `media.port.EventPlane`. The role `media` opens it; nothing else calls it.
 
-Each fact becomes one event under the fact's own id as command id, so that a fact told twice is recorded once.
+Each fact becomes one event under the fact's own id as command id, so that a fact told twice is recorded once: the store remembers the ids
+of a day, and of a fact that may be older its stream is asked whether it has it.
 """
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from hashlib import sha256
 from itertools import groupby
 from typing import Final
+from uuid import UUID
 
 import structlog
 
@@ -24,7 +28,7 @@ from domain.channel import Channel
 from domain.event import Event
 from domain.recording import SegmentObject, SegmentsRecorded
 from eventstore.errors import StoreUnavailable
-from eventstore.port import Append, EventStore, StreamWrite
+from eventstore.port import Append, Appended, EventStore, StreamWrite, WrongVersion
 from media.port import (
     Denied,
     Ended,
@@ -44,13 +48,27 @@ AUTHORISE_S_MAX: Final = 2.0
 KEY_CHARS_MAX: Final = 200
 GRANTED_MAX: Final = 1000
 PAGE: Final = 1000
+REMEMBERED: Final = timedelta(hours=1)
+"""A fact younger than this was told within it, if it was told before. Far below the store's day, for an encoder that sends faster than
+real time dates what it sends ahead of the clock."""
+STREAMS_READ_MAX: Final = 4
+
+
+@dataclass(slots=True)
+class _Stream:
+    """Which facts a stream has, up to a version."""
+
+    version: int = 0
+    facts: set[UUID] = field(default_factory=set)
 
 
 class StoreEventPlane:
-    def __init__(self, store: EventStore, seen: Callable[[str, str], None]) -> None:
+    def __init__(self, store: EventStore, seen: Callable[[str, str], None], *, clock: Callable[[], datetime]) -> None:
         """`seen(channel_id, viewer)` counts a viewer (`gateways.presence_sender`)."""
         self._store = store
         self._seen = seen
+        self._clock = clock
+        self._streams: OrderedDict[str, _Stream] = OrderedDict()  # those last asked for old facts
         self._granted: OrderedDict[str, Grant] = OrderedDict()  # by the key's hash
         self.is_on: Callable[[str], bool] = lambda _: False
         """Whether a broadcast of this channel is on here, or may come back: then its key is remembered while the store is away."""
@@ -97,7 +115,33 @@ class StoreEventPlane:
     async def _record(self, facts: Iterable[Fact]) -> None:
         for fact in facts:
             stream, event = event_of(fact)
-            await self._store.append(Append(fact.fact_id, [StreamWrite(stream, fact.channel_id, [event])]))
+            if self._clock() - fact.at > REMEMBERED:
+                await self._record_old(fact, stream, event)
+            else:
+                await self._store.append(Append(fact.fact_id, [StreamWrite(stream, fact.channel_id, [event])]))
+
+    async def _record_old(self, fact: Fact, stream: str, event: Event) -> None:
+        """What a recovery, or a spool after days, tells again: appended only where the stream stands as it was read."""
+        known = self._streams.pop(stream, None)
+        if known is None:
+            await self._read_on(stream, known := _Stream())
+        while fact.fact_id not in known.facts:
+            write = StreamWrite(stream, fact.channel_id, [event], known.version)
+            outcome = await self._store.append(Append(fact.fact_id, [write]))
+            if isinstance(outcome, WrongVersion):
+                await self._read_on(stream, known)
+                continue
+            known.facts.add(fact.fact_id)
+            if isinstance(outcome, Appended):
+                known.version = outcome.placed[0].version
+        self._streams[stream] = known
+        while len(self._streams) > STREAMS_READ_MAX:
+            self._streams.popitem(last=False)
+
+    async def _read_on(self, stream: str, known: _Stream) -> None:
+        while events := await self._store.read_stream(stream, after=known.version, limit=PAGE):
+            known.facts.update(recorded.command_id for recorded in events if recorded.command_id is not None)
+            known.version = events[-1].version
 
     def watching(self, channel_id: str, viewer: str) -> None:
         self._seen(channel_id, viewer)

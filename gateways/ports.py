@@ -36,13 +36,12 @@ class Public:
 
 
 def public(settings: UpSettings) -> Sequence[Public]:
-    """Those in use; a port of 0 is not (https, irc) or is picked free (the engines)."""
+    """Those in use; a port of 0 is not (https) or is picked free (the engines)."""
     outside = addresses(settings.front_host)
     every = (
         Public("http_port", "web pages, API and players", settings.http_port, outside),
         Public("https_port", "the same over TLS", settings.https_port, outside),
         Public("rtmp_port", "broadcasts from OBS", settings.rtmp_port, outside),
-        Public("irc_port", "chat over IRC", settings.irc_port, outside),
         Public("postgres_port", "the embedded Postgres", settings.postgres_port, [HOST]),
         Public("broker_port", "the embedded broker", settings.broker_port, [HOST]),
     )

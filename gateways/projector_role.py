@@ -22,7 +22,7 @@ from gateways.engines.process import EngineFailed
 from gateways.health import Readiness
 from gateways.relay_role import topics
 from gateways.settings import ProjectorSettings
-from projections import audience, rebuild
+from projections import audience, forgetting, rebuild
 from projections.app import Projector
 from projections.audience import Audience
 from projections.checkpoints import Pool
@@ -75,7 +75,7 @@ class _Process:
         readiness.check("projections", problem)
         await self._worker.catch_up()
         readiness.ready()
-        parts = [self._worker.run(), self._read(), self._watch(), LoopGuard().run()]
+        parts = [self._worker.run(), self._read(), self._watch(), LoopGuard().run(), forgetting.run(self._pool)]
         tasks = [asyncio.ensure_future(part) for part in parts]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

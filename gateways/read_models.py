@@ -3,7 +3,7 @@
 Keyset cursors, never offsets. What was removed from a chat is filtered where it is read.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -13,18 +13,24 @@ import orjson
 from projections.audience import CURRENT
 
 PAGE_MAX: Final = 100
+NO_READ_MODEL: Final = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidSchemaNameError)
+"""What a query meets where no projector has made its tables, or made them for an older release."""
 
 Row = dict[str, Any]
 
 _VIEWERS: Final = f"(SELECT viewers FROM audience.current_viewers v WHERE v.channel_id = c.channel_id AND v.{CURRENT})"
+_SUBSCRIBERS: Final = (
+    "(SELECT count(*) FROM p_subscriptions.subscriptions s WHERE s.channel_id = c.channel_id AND s.expires_at > now())"
+)
 _CHANNEL: Final = f"""
-SELECT c.channel_id, c.name, c.owner_id, c.title, c.category, c.tags, c.chat_mode, c.opened_at, a.username AS owner,
-    coalesce(f.followers, 0) AS follower_count, coalesce(s.subscribers, 0) AS subscriber_count,
+SELECT c.channel_id, c.name, c.owner_id, c.title, c.category, c.tags, c.chat_mode, c.subscribers_only_playback,
+    c.opened_at,
+    a.username AS owner, CASE WHEN a.erased_at IS NULL THEN a.display_name END AS owner_display_name,
+    coalesce(f.followers, 0) AS follower_count, {_SUBSCRIBERS} AS subscriber_count,
     l.broadcast_id, l.started_at, coalesce({_VIEWERS}, 0) AS current_viewers
 FROM p_channels.channels c
 LEFT JOIN p_accounts.accounts a ON a.account_id = c.owner_id
 LEFT JOIN p_follows.counts f ON f.channel_id = c.channel_id
-LEFT JOIN p_subscriptions.counts s ON s.channel_id = c.channel_id
 LEFT JOIN LATERAL (
     SELECT broadcast_id, started_at FROM p_directory.live l WHERE l.channel_id = c.channel_id ORDER BY started_at DESC LIMIT 1
 ) l ON true"""
@@ -38,13 +44,15 @@ WHERE $2::bigint IS NULL OR (viewers, broadcast_id) < ($2, $3::text)
 ORDER BY viewers DESC, broadcast_id DESC LIMIT $4"""
 _BROADCAST: Final = """
 SELECT b.broadcast_id AS id, c.name AS channel, b.title, b.category, b.started_at, b.ended_at, b.duration_s,
+    coalesce(c.subscribers_only_playback, false) AS subscribers_only,
     CASE WHEN NOT b.deleted AND NOT b.unpublished THEN b.vod_url END AS vod_url, NOT b.unpublished AS published,
     coalesce(v.peak_viewers, 0) AS peak_viewers, coalesce(v.total_views, 0) AS total_views
 FROM p_broadcasts.broadcasts b
 LEFT JOIN p_channels.channels c USING (channel_id)
 LEFT JOIN audience.broadcasts v USING (broadcast_id)"""
 _CLIP: Final = """
-SELECT k.clip_id AS id, k.broadcast_id, c.name AS channel, k.title, a.username AS created_by, k.created_at, k.start_s, k.end_s
+SELECT k.clip_id AS id, k.broadcast_id, c.name AS channel, k.title, a.username AS created_by, k.created_at, k.start_s, k.end_s,
+    coalesce(c.subscribers_only_playback, false) AS subscribers_only
 FROM p_broadcasts.clips k
 LEFT JOIN p_channels.channels c USING (channel_id)
 LEFT JOIN p_accounts.accounts a ON a.account_id = k.created_by"""
@@ -58,7 +66,8 @@ CHAPTER_S_MIN: Final = 2.0
 _SHOWN: Final = """NOT EXISTS (SELECT FROM p_chat_log.deleted d WHERE d.channel_id = m.channel_id AND d.message_id = m.message_id)
     AND NOT EXISTS (SELECT FROM p_chat_log.silenced s
         WHERE s.channel_id = m.channel_id AND s.account_id = m.author_id AND s.position > m.position)
-    AND NOT EXISTS (SELECT FROM p_chat_log.cleared x WHERE x.channel_id = m.channel_id AND x.position > m.position)"""
+    AND NOT EXISTS (SELECT FROM p_chat_log.cleared x WHERE x.channel_id = m.channel_id AND x.position > m.position)
+    AND NOT EXISTS (SELECT FROM p_accounts.accounts a WHERE a.account_id = m.author_id AND a.erased_at IS NOT NULL)"""
 _MESSAGE: Final = "m.message_id AS id, m.position, m.username AS user, m.text, m.badges, m.reply_to, m.at"
 
 
@@ -74,14 +83,19 @@ class ReadModels:
         rows = await self._pool.fetch(f"{_CHANNEL} WHERE c.owner_id = $1 ORDER BY c.opened_at", account_id)
         return [_channel(row) for row in rows]
 
-    async def search(self, query: str, limit: int) -> list[Row]:
-        """By beginning of the name, or anywhere in the title."""
+    async def search(self, query: str, after: tuple[int, int, str] | None, limit: int) -> list[Row]:
+        """By beginning of the name, or anywhere in the title: what is live first, then by followers."""
+        offline, followers, name = after or (None, None, None)
         escaped = query.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         rows = await self._pool.fetch(
-            f"{_CHANNEL} WHERE c.name LIKE $1 OR c.title ILIKE $2"
-            " ORDER BY (l.broadcast_id IS NULL), coalesce(f.followers, 0) DESC, c.name LIMIT $3",
+            f"""SELECT * FROM ({_CHANNEL} WHERE c.name LIKE $1 OR c.title ILIKE $2) found
+            WHERE $3::int IS NULL OR ((broadcast_id IS NULL)::int, -follower_count, name) > ($3, -$4::bigint, $5::text)
+            ORDER BY (broadcast_id IS NULL)::int, follower_count DESC, name LIMIT $6""",
             f"{escaped.lower()}%",
             f"%{escaped}%",
+            offline,
+            followers,
+            name,
             limit,
         )
         return [_channel(row) for row in rows]
@@ -90,11 +104,13 @@ class ReadModels:
         viewers, broadcast_id = after or (None, None)
         return [dict(row) for row in await self._pool.fetch(_LIVE, category, viewers, broadcast_id, limit)]
 
-    async def categories(self) -> list[str]:
-        return [
-            row[0]
-            for row in await self._pool.fetch("SELECT name FROM p_categories.categories ORDER BY name LIMIT 1000")
-        ]
+    async def categories(self, after: str | None, limit: int) -> list[str]:
+        rows = await self._pool.fetch(
+            "SELECT name FROM p_categories.categories WHERE $1::text IS NULL OR name > $1 ORDER BY name LIMIT $2",
+            after,
+            limit,
+        )
+        return [row[0] for row in rows]
 
     async def following(self, channel_id: str, account_id: str) -> datetime | None:
         since: datetime | None = await self._pool.fetchval(
@@ -247,7 +263,7 @@ class ReadModels:
         """Nothing, while there is no read model yet."""
         try:
             found: list[Any] = await self._pool.fetch(query, *arguments)
-        except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidSchemaNameError):
+        except NO_READ_MODEL:
             return []
         return found
 
@@ -260,6 +276,14 @@ class ReadModels:
             limit,
         )
         return [_message(row) for row in rows]
+
+    async def erased(self, usernames: Collection[str]) -> set[str]:
+        """Those of them whose accounts were erased."""
+        rows = await self._no_tables_yet(
+            "SELECT username FROM p_accounts.accounts WHERE username = ANY($1::text[]) AND erased_at IS NOT NULL",
+            list(usernames),
+        )
+        return {row[0] for row in rows}
 
     async def message_author(self, channel_id: str, message_id: str) -> tuple[str, str] | None:
         row = await self._pool.fetchrow(
@@ -290,9 +314,12 @@ class ReadModels:
 
     async def moderation_log(self, channel_id: str, before: int | None, limit: int) -> list[Row]:
         rows = await self._pool.fetch(
-            "SELECT position, at, action, moderator, target, message_id, reason, duration_s, until, mode"
-            " FROM p_moderation.entries WHERE channel_id = $1 AND ($2::bigint IS NULL OR position < $2)"
-            " ORDER BY position DESC LIMIT $3",
+            # Facts of the channel's own stream name their moderator by id alone.
+            "SELECT e.position, e.at, e.action, coalesce(e.moderator, a.username) AS moderator, e.target, e.message_id,"
+            " CASE WHEN t.erased_at IS NULL THEN e.reason END AS reason, e.duration_s, e.until, e.mode"
+            " FROM p_moderation.entries e LEFT JOIN p_accounts.accounts a ON a.account_id = e.moderator_id"
+            " LEFT JOIN p_accounts.accounts t ON t.account_id = e.target_id"
+            " WHERE e.channel_id = $1 AND ($2::bigint IS NULL OR e.position < $2) ORDER BY e.position DESC LIMIT $3",
             channel_id,
             before,
             limit,

@@ -101,6 +101,8 @@ class ApiSettings(Stored, Conveyed):
     """The address broadcasters are told for SRT; empty: none."""
     token_secret: SecretStr
     """Signs access tokens and tickets."""
+    playback_secret: SecretStr
+    """Signs the tokens by which subscribers play what is theirs alone; the media nodes and the edges check them."""
     sandbox_url: str = "http://127.0.0.1:8004"
     sandbox_secret: SecretStr
     trusted_fronts: str = "127.0.0.1,::1"
@@ -119,17 +121,23 @@ class ApiSettings(Stored, Conveyed):
 class ChatSettings(Stored, Conveyed):
     host: str = "127.0.0.1"
     chat_port: Port = 8002
-    irc_port: Port = 6667
     public_url: str = "http://localhost:8000"
     token_secret: SecretStr
+    trusted_fronts: str = "127.0.0.1,::1"
+    """Addresses or ranges whose X-Forwarded-For names the client: the front's."""
+    chat_sockets_per_address_max: Annotated[int, Field(ge=0, le=100_000)] = 256
+    """Connections one address may have to a chat pod; 0: any number. A campus or a mobile network may stand behind one address."""
 
 
 class MediaSettings(Stored, Conveyed):
     host: str = "127.0.0.1"
     media_port: Port = 8003
     """The origin's HTTP port, behind the front."""
+    playback_secret: SecretStr
     rtmp_host: str = "127.0.0.1"
     rtmp_port: Port = 1935
+    rtmp_connections_per_address_max: Annotated[int, Field(ge=1, le=2_000)] = 100
+    """An IPv6 network of /64 counts as one address."""
     rtmps_port: Port = 0
     """RTMP in TLS, with `tls_certificate` and `tls_key`; 0: none."""
     srt_port: Port = 0
@@ -140,10 +148,18 @@ class MediaSettings(Stored, Conveyed):
     tls_key: Path | None = None
     archive_url: str = ""
     """An object store as obstore spells it (`s3://bucket/…`); empty: a folder below `data_dir`."""
+
+    @property
+    def archive(self) -> str:
+        """Where finished segments and their manifests go."""
+        return self.archive_url or str(self.data_dir / "archive")
+
     ffmpeg: str = ""
     """A path; empty: the wheel's own."""
     node: str = "media-1"
     broadcasts_max: Annotated[int, Field(ge=1, le=500)] = 20
+    segment_s: Annotated[float, Field(ge=1, le=6)] = 2
+    """How long a segment is meant to be: players without low latency stay three of them behind."""
     rewind_s: Annotated[int, Field(ge=0, le=24 * 3600)] = 7_200
     """How far viewers can rewind a live broadcast."""
     resume_s: Annotated[int, Field(ge=0, le=3600)] = 90
@@ -178,6 +194,7 @@ class EdgeSettings(Conveyed):
     edge: str = "edge-1"
     """Its name; each edge has one of its own."""
     edge_port: Port = 8005
+    playback_secret: SecretStr
     edge_storage_mib: Annotated[int, Field(ge=16, le=1 << 20)] = 1024
     """Memory for cached media."""
     nodes: str = "media-1=127.0.0.1:8003"
@@ -204,7 +221,6 @@ class UpSettings(FrontSettings):
     """`tallylight up`: the public ports, and where another Postgres or broker should be used instead of the embedded ones."""
 
     rtmp_port: Port = 1935
-    irc_port: Port = 6667
     postgres_port: Port = 0
     broker_port: Port = 0
     dsn: SecretStr | None = None

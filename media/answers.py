@@ -13,6 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from media.hls.playlist import CONTENT_TYPE, Text
+
 CORS: Final = {
     "Access-Control-Allow-Origin": "*",
     # Players across origins tune in by Age (rfc8216bis, appendix C).
@@ -20,6 +22,7 @@ CORS: Final = {
 }
 IMMUTABLE: Final = {"Cache-Control": "public, max-age=31536000, immutable", "Accept-Ranges": "bytes", **CORS}
 _METHODS: Final = "GET, HEAD, OPTIONS"
+_NO_WEIGHT: Final = re.compile(r"\s*q=0(\.0*)?\s*")
 _RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
@@ -76,6 +79,26 @@ def is_known(request: Request, tag: str) -> bool:
     """RFC 9110 13.1.2: whether the client has this answer already."""
     known = request.headers.get("If-None-Match", "")
     return known.strip() == "*" or tag in (each.strip().removeprefix("W/") for each in known.split(","))
+
+
+def accepts_gzip(accepted: str) -> bool:
+    """RFC 9110 12.5.3, as far as it goes for us: `gzip` is named, and not with a weight of nothing."""
+    return any(
+        coding.strip().lower() == "gzip" and not _NO_WEIGHT.fullmatch(weight)
+        for coding, _, weight in (part.partition(";") for part in accepted.split(","))
+    )
+
+
+def playlist(request: Request, text: Text, headers: Mapping[str, str], *, tag: str) -> Response:
+    """A playlist, compressed for whom that may be (B.1). `tag` and the text's version are these bytes' alone."""
+    zipped = accepts_gzip(request.headers.get("Accept-Encoding", ""))
+    known = f'"{tag}/{text.version}{"z" if zipped else ""}"'
+    fields = {**CORS, **headers, "Vary": "Accept-Encoding", "ETag": known}
+    if is_known(request, known):
+        return Response(status_code=304, headers=fields)
+    if zipped:
+        fields["Content-Encoding"] = "gzip"
+    return Response(text.gzipped if zipped else text.plain, headers=fields, media_type=CONTENT_TYPE)
 
 
 def in_memory(request: Request, data: bytes | memoryview, media_type: str, *, tag: str) -> Response:

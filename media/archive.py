@@ -2,19 +2,18 @@
 
 `Recorder` is a `media.sample.SegmentSink`, one a broadcast. It never blocks and never raises: objects wait in a bounded queue and are
 tried again, for a bounded time, until they are stored. A number is told (manifest first, fact second) once it is durable in every
-rendition that has it, in order. What a crash leaves open, `media.recovery` closes.
+rendition that has it, in order. What a crash leaves open, or what could not be told when the recording ended, `media.recovery` closes.
 """
 
 import asyncio
 import hashlib
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Final
-from uuid import UUID, uuid5
 
 import obstore
 import structlog
@@ -22,18 +21,20 @@ from obstore.store import LocalStore, ObjectStore, from_url
 from prometheus_client import Counter, Gauge
 
 from media import manifest
+from media.facts import fact_of, ready, recording_of, restore
 from media.manifest import (
     EndLine,
     FileManifest,
     Line,
+    Manifest,
     ManifestLog,
     ObjectManifest,
-    RecordingLine,
     RenditionLine,
+    RunLine,
     SegmentLine,
     StoredObject,
 )
-from media.port import ArchivedObject, Fact, RecordingReady, SegmentsArchived
+from media.port import Fact, Started
 from media.sample import Rendition, Segment
 
 log = structlog.get_logger()
@@ -46,11 +47,10 @@ RETRY_S_FIRST: Final = 0.2
 RETRY_S_MAX: Final = 10.0
 TRIES_MAX: Final = 30
 CLOSE_S_MAX: Final = 60.0
+HAND_OVER_S_MAX: Final = 5.0
 LATE_NUMBERS: Final = 3
 """A rung that is so many numbers behind the source misses the number."""
 OPEN: Final = "open"
-
-_FACTS: Final = UUID("1b0c4a5e-3a3f-5e0b-9a53-9fdc63c6b7a1")
 
 _stored = Counter("tallylight_archive_objects_total", "Objects stored")
 _retried = Counter("tallylight_archive_retries_total", "Attempts to store an object that failed")
@@ -62,6 +62,9 @@ _waiting = Gauge("tallylight_archive_waiting_bytes", "Bytes that wait to be stor
 
 Report = Callable[[Fact], bool | None]
 """Takes a fact without waiting; False: there is no room for it now."""
+Holds = Callable[[], Awaitable[bool]]
+Kept = Callable[[], Awaitable[None]]
+"""Returns when what was reported so far will survive this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,8 @@ class Archive:
         return ObjectManifest(self.store, broadcast_id, root)
 
     def marker(self, broadcast_id: str) -> str:
-        """The key of what says that a recording is not closed yet, so that a start need not read every manifest."""
+        """The key of what says that a recording is not closed yet, so that a start need not read every manifest. In it stands the fact
+        that the broadcast began, which may have been lost with its process."""
         return f"{OPEN}/{self.node}/{broadcast_id}"
 
     async def put(self, key: str, data: bytes) -> None:
@@ -122,8 +126,21 @@ class _Number:
     """A segment number on its way. `waiting`: how many of its objects are neither stored nor given up."""
 
     program_date_time: datetime
+    discontinuity: bool = False
     waiting: int = 0
     stored: dict[str, StoredObject] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A recording that others began: what its manifest says, the manifest to go on with, the how manieth process this is, and by rendition
+    the key and the bytes of the last initialisation segment."""
+
+    found: Manifest
+    log: ManifestLog
+    run: int
+    at: datetime
+    inits: Mapping[str, tuple[str, bytes]]
 
 
 class Recorder:
@@ -132,21 +149,30 @@ class Recorder:
     def __init__(
         self,
         archive: Archive,
+        started: Started,
         *,
-        broadcast_id: str,
-        channel_id: str,
-        started_at: datetime,
         report: Report,
+        kept: Kept,
+        past: Past | None = None,
+        holds: Holds | None = None,
     ) -> None:
+        """`past`: what others recorded of it, to go on with. `holds`: whether the recording is still this process's to write."""
         self._archive = archive
-        self._recording = RecordingLine(broadcast_id=broadcast_id, channel_id=channel_id, started_at=started_at)
+        self._started = started
+        self._recording = recording_of(started)
         self._report = report
-        self._manifest = archive.manifest(broadcast_id)
+        self._kept = kept
+        self._holds = holds
+        self._run = past.run if past is not None else 0
+        self._manifest = archive.manifest(started.broadcast_id) if past is None else past.log
         self._queue: asyncio.Queue[_Job] = asyncio.Queue()  # bounded in bytes, by WAITING_BYTES_MAX
         self._waiting_bytes = 0
         self._lost = 0
         self._pending: list[Line] = [self._recording]
         self._inits: dict[str, list[bytes]] = {}  # every initialisation segment of a rendition, in order
+        self._places: dict[str, int] = {}  # in the master playlist
+        self._init_keys: dict[str, str] = {}  # of the last of them
+        self._former: dict[str, tuple[str, bytes]] = {}
         self._inits_waiting: set[str] = set()  # those not stored yet, by key
         self._source = ""
         self._numbers: dict[tuple[str, int], _Number] = {}  # by the rendition that is numbered apart, and number
@@ -154,12 +180,24 @@ class Recorder:
         self._apart: set[str] = set()
         self._marked = False
         self._length_s = 0.0
-        self._untold: list[SegmentsArchived] = []
+        self._untold: dict[str, int] = {}  # by the rendition that is numbered apart, the first number that had no room
         self._told: set[tuple[str, int]] = set()
+        if past is not None:
+            self._go_on(past)
         self._changed = asyncio.Event()
         self._changed.set()
         self._tasks = [asyncio.create_task(self._work()) for _ in range(PARALLEL)]
         self._tasks.append(asyncio.create_task(self._write()))
+
+    def _go_on(self, past: Past) -> None:
+        found = past.found
+        self._pending = [RunLine(run=past.run, node=self._archive.node, at=past.at)]
+        self._places = {it.name: it.place for it in found.renditions}
+        self._source = found.renditions[0].name if found.renditions else ""
+        self._apart = {line.apart for line in found.segments} - {""}
+        self._told = {(line.apart, line.number) for line in found.segments}
+        self._length_s = found.duration_s
+        self._former = dict(past.inits)
 
     @property
     def waiting_bytes(self) -> int:
@@ -179,7 +217,12 @@ class Recorder:
         if inits and inits[-1] == init:
             return  # it began again as it was
         inits.append(init)
-        key, place = self._init_key(rendition.name), list(self._inits).index(rendition.name)
+        key, former = self._former.pop(rendition.name, ("", b""))
+        if former == init:
+            self._init_keys[rendition.name] = key  # players need not begin anew
+            return
+        key = self._init_keys[rendition.name] = self._init_key(rendition.name)
+        place = self._places.setdefault(rendition.name, len(self._places))
         video = rendition.video
 
         def done(sha256: str | None) -> None:
@@ -212,9 +255,11 @@ class Recorder:
         apart = segment.rendition if segment.apart else ""
         if apart:
             self._apart.add(apart)
-        number = self._numbers.setdefault((apart, segment.number), _Number(segment.program_date_time))
+        number = self._numbers.setdefault(
+            (apart, segment.number), _Number(segment.program_date_time, segment.discontinuity)
+        )
         number.waiting += 1
-        init = self._init_key(segment.rendition)
+        init = self._init_keys[segment.rendition]
         size = len(segment.data)
 
         def done(sha256: str | None) -> None:
@@ -234,10 +279,21 @@ class Recorder:
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
-    async def close(self, ended_at: datetime) -> None:
-        """Everything stored, the manifest closed, the recording told. What cannot be done within `CLOSE_S_MAX` is left to a recovery."""
+    async def hand_over(self, *, taken: bool) -> None:
+        """Everything stored and told, the manifest left open for whoever goes on with it: who has `taken` it waits for our marker to go."""
+        await self._stop(HAND_OVER_S_MAX)
         try:
-            async with asyncio.timeout(CLOSE_S_MAX):
+            async with asyncio.timeout(HAND_OVER_S_MAX):
+                await self._advance(everything=True)
+                await self._kept()
+                if taken:
+                    await self._archive.forget(self._archive.marker(self._recording.broadcast_id))
+        except Exception as fault:
+            log.error("archive_handed_over", broadcast=self._recording.broadcast_id, error=_short(fault))
+
+    async def _stop(self, wait_s_max: float) -> None:
+        try:
+            async with asyncio.timeout(wait_s_max):
                 await self._queue.join()
         except TimeoutError:
             log.error("archive_unstored", broadcast=self._recording.broadcast_id, bytes=self._waiting_bytes)
@@ -245,6 +301,10 @@ class Recorder:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         _waiting.dec(self._waiting_bytes)
+
+    async def close(self, ended_at: datetime) -> None:
+        """Everything stored, the manifest closed, the recording told. What cannot be done within `CLOSE_S_MAX` is left to a recovery."""
+        await self._stop(CLOSE_S_MAX)
         try:
             async with asyncio.timeout(CLOSE_S_MAX):
                 await self._close_manifest(ended_at)
@@ -256,17 +316,22 @@ class Recorder:
         await self._advance(everything=True)
         await self._manifest.append([EndLine(at=ended_at)])
         await self._manifest.close()
-        for fact in self._untold:
-            self._report(fact)
+        told = not self._untold or await self._tell_untold()
         if self._length_s:
             self._report(ready(broadcast_id, channel_id, ended_at, self._length_s))
-        await self._archive.forget(self._archive.marker(broadcast_id))
+        if told:
+            # The marker is what has a next start tell all of this again: it stays until nothing can be lost any more.
+            await self._kept()
+            await self._archive.forget(self._archive.marker(broadcast_id))
+        else:
+            log.error("archive_untold", broadcast=broadcast_id)
 
     # -- storing ---------------------------------------------------------------------------------------------------
 
     def _init_key(self, rendition: str) -> str:
-        index = len(self._inits.get(rendition, ())) - 1
-        return f"{manifest.ROOT}/{self._recording.broadcast_id}/{rendition}/init-{index}.mp4"
+        index = len(self._inits[rendition]) - 1
+        name = f"init-{self._run}-{index}" if self._run else f"init-{index}"
+        return f"{manifest.ROOT}/{self._recording.broadcast_id}/{rendition}/{name}.mp4"
 
     def _enqueue(self, job: _Job) -> None:
         if self._waiting_bytes + len(job.data) > WAITING_BYTES_MAX:
@@ -293,6 +358,8 @@ class Recorder:
         wait_s = RETRY_S_FIRST
         for _ in range(TRIES_MAX):
             try:
+                if self._holds is not None and not await self._holds():
+                    break  # another writes under this key
                 await self._archive.put(job.key, job.data)
                 _stored.inc()
                 digest = await asyncio.to_thread(hashlib.sha256, job.data)
@@ -323,9 +390,11 @@ class Recorder:
 
     async def _advance(self, *, everything: bool) -> None:
         """Tell the numbers that are complete, in order: in the manifest, and when that is durable, to the event plane."""
+        if self._holds is not None and not await self._holds():
+            return
         if not self._marked:
             key = self._archive.marker(self._recording.broadcast_id)
-            await self._archive.put(key, self._recording.model_dump_json().encode())
+            await self._archive.put(key, self._started.model_dump_json().encode())
             self._marked = True
         pending = list(self._pending)
         complete: dict[tuple[str, int], SegmentLine | None] = {}
@@ -352,10 +421,19 @@ class Recorder:
         self._told.add((line.apart, line.number))
         if not line.apart:
             self._length_s += line.duration_s
-        fact = fact_of(self._recording, line)
-        if self._report(fact) is False:
+        # In order: what comes after one that had no room waits with it.
+        if line.apart in self._untold or self._report(fact_of(self._recording, line)) is False:
             _untold.inc()
-            self._untold.append(fact)
+            self._untold.setdefault(line.apart, line.number)
+
+    async def _tell_untold(self) -> bool:
+        """Whether all that had no room has it now. The manifest has kept it."""
+        facts = [
+            fact
+            for apart, first in self._untold.items()
+            for fact in await restore(self._archive.store, self._recording.broadcast_id, apart, first)
+        ]
+        return all(self._report(fact) is not False for fact in facts)
 
     def _complete(self, apart: str, number: int, entry: _Number) -> bool:
         """Nothing of it waits, nor what it cannot be decoded without, and every rendition has it, is past it, or is too late for it."""
@@ -370,50 +448,17 @@ class Recorder:
 
     def _line(self, apart: str, number: int, entry: _Number) -> SegmentLine:
         objects = tuple(entry.stored[name] for name in self._inits if name in entry.stored)
+        # The source's, unless it has it not; a rung may have lost parts of it.
+        longest = max(objects, key=lambda it: round(it.duration_s, 1))
         return SegmentLine(
             number=number,
             apart=apart,
-            start_s=objects[0].start_s,
-            duration_s=objects[0].duration_s,
+            start_s=longest.start_s,
+            duration_s=longest.duration_s,
             program_date_time=entry.program_date_time,
             objects=objects,
+            discontinuity=entry.discontinuity,
         )
-
-
-def fact_of(recording: RecordingLine, line: SegmentLine) -> SegmentsArchived:
-    """The fact of a manifest's line: the same one however often it is made."""
-    folder = f"{manifest.ROOT}/{recording.broadcast_id}/"
-    return SegmentsArchived(
-        fact_id=fact_id(recording.broadcast_id, f"{line.apart}:{line.number}" if line.apart else str(line.number)),
-        broadcast_id=recording.broadcast_id,
-        channel_id=recording.channel_id,
-        at=line.program_date_time,
-        number=line.number,
-        apart=line.apart,
-        program_date_time=line.program_date_time,
-        offset_s=line.start_s,
-        duration_s=line.duration_s,
-        objects=tuple(
-            ArchivedObject(rendition=it.rendition, key=it.key.removeprefix(folder), size=it.size, sha256=it.sha256)
-            for it in line.objects
-        ),
-    )
-
-
-def fact_id(broadcast_id: str, what: str) -> UUID:
-    """A fact's id from what it is about, so that whoever tells it again gives it the same."""
-    return uuid5(_FACTS, f"{broadcast_id}:{what}")
-
-
-def ready(broadcast_id: str, channel_id: str, at: datetime, duration_s: float) -> RecordingReady:
-    return RecordingReady(
-        fact_id=fact_id(broadcast_id, "ready"),
-        broadcast_id=broadcast_id,
-        channel_id=channel_id,
-        at=at,
-        vod_url=f"/vod/{broadcast_id}/index.m3u8",
-        duration_s=round(duration_s, 3),
-    )
 
 
 def _sync(path: Path) -> None:

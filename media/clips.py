@@ -24,7 +24,10 @@ from starlette.routing import BaseRoute, Route
 from media import manifest
 from media.answers import problem
 from media.archive import Archive
+from media.fmp4.box import Fmp4Error
+from media.fmp4.shift import earlier, timescales
 from media.manifest import ClipLine, EndLine, Line, Manifest, RenditionLine, SegmentLine, StoredObject
+from media.playback import Gate
 from media.vod import HOLE_S_MIN, Vod
 
 log = structlog.get_logger()
@@ -35,8 +38,10 @@ PARALLEL: Final = 16
 REORDER_S: Final = 0.2
 """A picture is shown so much later than it is decoded, at most: what a segment begins with may stand at the end of the one before."""
 TOUCH_S_MIN: Final = 0.01
-WAIT_S_MAX: Final = 8.0
-"""So long a clip of now waits for the segment it ends in."""
+ALIKE_S_MAX: Final = 0.25
+"""An encoder that stops need not stop all renditions at once."""
+WAIT_S_MAX: Final = 14.0
+"""So long a clip of now waits for the segment it ends in: the longest there is, and the time to store it."""
 LOOK_S: Final = 0.25
 MAKE_S_MAX: Final = 30.0
 
@@ -73,12 +78,19 @@ def span(recording: Manifest, rendition: str, start_s: float, end_s: float) -> _
     return _Span(tuple(chosen), in_s)
 
 
+def _is_there(recording: Manifest, end_s: float) -> bool:
+    """Whether what a clip that ends here needs is archived: the source may be numbered apart, and its segments longer than others'."""
+    if recording.duration_s < end_s or not recording.renditions:
+        return False
+    return recording.reaches_s(recording.renditions[0].name) >= end_s - ALIKE_S_MAX
+
+
 async def cut(archive: Archive, clip_id: str, broadcast_id: str, start_s: float, end_s: float) -> None:
     """Keep what the clip needs. Harmless to repeat. Raises `NotYet`, `NothingThere`, and what obstore raises."""
     recording = await manifest.read(archive.store, broadcast_id)
     if recording is None:
         raise NothingThere
-    if recording.ended_at is None and recording.duration_s < end_s:
+    if recording.ended_at is None and not _is_there(recording, end_s):
         raise NotYet
     spans = {it.name: span(recording, it.name, start_s, end_s) for it in recording.renditions}
     touched = {(line.apart, line.number): line for found in spans.values() for line in found.segments}
@@ -127,16 +139,16 @@ async def cut(archive: Archive, clip_id: str, broadcast_id: str, start_s: float,
 class Clips:
     """Answers for the clips of one archive; `binary` is the FFmpeg that writes downloads, without encoding anything."""
 
-    def __init__(self, archive: Archive, about: About, binary: Path) -> None:
+    def __init__(self, archive: Archive, about: About, binary: Path, *, gate: Gate | None = None) -> None:
         self._archive = archive
         self._about = about
         self._binary = binary
-        self._vod = Vod(archive, root=ROOT, prefix="/clips", make=self._make)
+        self._vod = Vod(archive, root=ROOT, prefix="/clips", make=self._make, gate=gate)
         self._making: dict[str, asyncio.Task[object]] = {}
 
     def routes(self) -> list[BaseRoute]:
         return [
-            Route(f"/clips/{{clip_id}}/{DOWNLOAD}", self.download, methods=["GET", "HEAD"]),
+            Route(f"/clips/{{broadcast_id}}/{DOWNLOAD}", self._vod.gated(self.download), methods=["GET", "HEAD"]),
             *self._vod.routes(),
         ]
 
@@ -158,7 +170,7 @@ class Clips:
 
     async def download(self, request: Request) -> Response:
         """The whole clip as one file, written the first time somebody asks."""
-        clip_id = request.path_params["clip_id"]
+        clip_id = request.path_params["broadcast_id"]  # a clip is a recording of its own
         recording = await self._vod.recording(clip_id)
         if isinstance(recording, Response):
             return recording
@@ -168,7 +180,7 @@ class Clips:
                 await obstore.head_async(self._archive.store, key)
             except (NotFoundError, FileNotFoundError):
                 await self._once(key, lambda: self._write(recording, key))
-        except (BaseError, OSError, TimeoutError, RuntimeError) as fault:
+        except (BaseError, OSError, TimeoutError, RuntimeError, Fmp4Error) as fault:
             log.warning("clip.download", clip=clip_id, problem=repr(fault)[:300])
             return problem(503, "clip_unavailable", "The clip cannot be written now.", {"Retry-After": "2"})
         return await self._vod.stored(request, key, {"Content-Disposition": f'attachment; filename="{clip_id}.mp4"'})
@@ -207,18 +219,25 @@ class Clips:
         assert recording.clip is not None
         rendition = recording.renditions[0]
         run = list(_run(recording.of(rendition.name), rendition))
+        init = await self._bytes(run[0][0].init)
+        scales = timescales(init)
         with tempfile.TemporaryDirectory(prefix="clip") as folder:
             source, target = Path(folder) / "in.mp4", Path(folder) / "out.mp4"
             with source.open("wb") as file:
-                for piece in (run[0].init, *(it.key for it in run)):
-                    found = await obstore.get_async(self._archive.store, piece)
-                    await asyncio.to_thread(file.write, bytes(await found.bytes_async()))
+                file.write(init)
+                for it, away_s in run:
+                    data = await self._bytes(it.key)
+                    await asyncio.to_thread(file.write, earlier(data, away_s, scales) if away_s else data)
             in_s = recording.clip.in_s[rendition.name]
-            duration_s = min(recording.clip.duration_s, sum(it.duration_s for it in run) - in_s)
-            await self._ffmpeg(source, target, at_s=run[0].start_s + in_s, duration_s=duration_s)
-            data = bytearray(await asyncio.to_thread(target.read_bytes))
-        end_exactly(data, duration_s)
-        await self._archive.put(key, bytes(data))
+            duration_s = min(recording.clip.duration_s, sum(it.duration_s for it, _ in run) - in_s)
+            await self._ffmpeg(source, target, at_s=run[0][0].start_s + in_s, duration_s=duration_s)
+            written = bytearray(await asyncio.to_thread(target.read_bytes))
+        end_exactly(written, duration_s)
+        await self._archive.put(key, bytes(written))
+
+    async def _bytes(self, key: str) -> bytes:
+        found = await obstore.get_async(self._archive.store, key)
+        return bytes(await found.bytes_async())
 
     async def _ffmpeg(self, source: Path, target: Path, *, at_s: float, duration_s: float) -> None:
         process = await asyncio.create_subprocess_exec(
@@ -238,14 +257,18 @@ class Clips:
             raise RuntimeError(complaints.decode(errors="replace")[-300:])
 
 
-def _run(lines: tuple[SegmentLine, ...], rendition: RenditionLine) -> Iterator[StoredObject]:
-    """The first segments that are one timeline of one decoder: up to where the encoder was away, or became another."""
-    stored = [(line, it) for line in lines for it in line.objects if it.rendition == rendition.name]
-    yield stored[0][1]
-    for (before, last), (line, it) in pairwise(stored):
-        if it.init != last.init or line.start_s - before.start_s - before.duration_s > HOLE_S_MIN:
+def _run(lines: tuple[SegmentLine, ...], rendition: RenditionLine) -> Iterator[tuple[StoredObject, float]]:
+    """The first segments that one decoder takes, up to where the encoder became another, and how much earlier each is in the file than
+    it was on air: the time that the encoder was away is none of the clip's."""
+    stored = [it for line in lines for it in line.objects if it.rendition == rendition.name]
+    away_s = 0.0
+    yield stored[0], away_s
+    for last, it in pairwise(stored):
+        if it.init != last.init:
             return
-        yield it
+        hole_s = it.start_s - last.start_s - last.duration_s
+        away_s += hole_s if hole_s > HOLE_S_MIN else 0.0
+        yield it, away_s
 
 
 # -- the end of an MP4 ---------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Called by `media.flv`.
 Sans-IO. Bad input raises `CodecError`, nothing else.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +16,9 @@ RATE_MAX: Final = 300.0
 OPUS_RATE: Final = 48_000
 OPUS_PACKET_MAX: Final = 5_760
 """RFC 6716: a packet is no longer than 120 ms."""
+X264_SAYS_BYTES_MAX: Final = 4096
+"""What x264 was told stands at the beginning of its first key frame."""
+_X264_GROUP: Final = re.compile(rb"x264 - core .*? keyint=([0-9]{1,6}) ", re.DOTALL)
 _HEVC_SPS: Final = 33
 _SAMPLE_RATES: Final = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 _WITH_CHROMA: Final = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
@@ -45,6 +49,17 @@ def avc_track(config: bytes, *, frame_rate: float = 0.0) -> VideoTrack:
     said = frame_rate if 1 <= frame_rate <= RATE_MAX else sps.frame_rate
     codec = f"avc1.{config[1]:02x}{config[2]:02x}{config[3]:02x}"
     return VideoTrack(codec, config, sps.width, sps.height, said)
+
+
+def union(*codecs: str) -> str:
+    """What an attribute that lists codecs says where all of these are to be decoded, each once, in this order."""
+    return ",".join(dict.fromkeys(codec for listed in codecs for codec in listed.split(",")))
+
+
+def x264_group(key_frame: bytes) -> int:
+    """The most frames from one key frame to the next, as x264 writes its settings into the stream (H.264 D.1.7); 0 where it does not."""
+    found = _X264_GROUP.search(key_frame, 0, X264_SAYS_BYTES_MAX)
+    return int(found[1]) if found else 0
 
 
 def parse_sps(nal: bytes) -> Sps:

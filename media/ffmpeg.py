@@ -11,12 +11,11 @@ import ffmpeg
 import imageio_ffmpeg
 
 from media.encoders import LIBX264, Encoder
+from media.hls.cuts import SEGMENT_S
 from media.hls.segmenter import PART_S
 from media.ladder import FRAME_RATE_UNKNOWN, Rung, frame_rate, halves, size
 from media.sample import AudioTrack, VideoTrack
 
-KEY_S: Final = 2.0
-"""Key frames come from the source; where it has none for longer, a rung has one so long after its last, for it must be cut."""
 _HALVE: Final = "key+gte(t-prev_selected_t,0.030)+isnan(prev_selected_t)"
 """The fps filter would lose the key frames that `force_key_frames source` needs."""
 
@@ -33,8 +32,10 @@ def command(
     *,
     audio: AudioTrack | None,
     encoder: Encoder = LIBX264,
+    segment_s: float = SEGMENT_S,
 ) -> list[str]:
-    """`outputs`: each rung and the file descriptor on which it comes out."""
+    """`outputs`: each rung and the file descriptor on which it comes out. Key frames come from the source; where it has none for longer
+    than `segment_s`, a rung has one so long after its last, for it must be cut."""
     # Not `nobuffer`: with it what FFmpeg looked at to know the streams, the first group of pictures, is lost.
     flv = ffmpeg.input(
         "pipe:0",
@@ -55,7 +56,9 @@ def command(
         for name, value in encoder.upload:
             scaled = scaled.filter(name, *([value] if value else []))
         tracks = [scaled, flv.audio] if audio is not None else [scaled]
-        options = _encoding(rung, frame_rate(source, rung) or FRAME_RATE_UNKNOWN, encoder, audio=audio)
+        options = _encoding(
+            rung, frame_rate(source, rung) or FRAME_RATE_UNKNOWN, encoder, audio=audio, segment_s=segment_s
+        )
         streams.append(ffmpeg.output(*tracks, f"pipe:{descriptor}", **options))
     graph = ffmpeg.merge_outputs(*streams) if len(streams) > 1 else streams[0]
     arguments: list[str] = ffmpeg.compile(graph, cmd=str(binary_path))
@@ -63,7 +66,9 @@ def command(
     return [arguments[0], "-hide_banner", "-nostats", "-loglevel", "warning", *devices, *arguments[1:]]
 
 
-def _encoding(rung: Rung, rate: float, encoder: Encoder, *, audio: AudioTrack | None) -> dict[str, Any]:
+def _encoding(
+    rung: Rung, rate: float, encoder: Encoder, *, audio: AudioTrack | None, segment_s: float
+) -> dict[str, Any]:
     """`-enc_time_base` 1:90000 keeps the source's timestamps to the tick; `avoid_negative_ts` would shift them."""
     sound: dict[str, Any] = {}
     if audio is not None:
@@ -75,7 +80,7 @@ def _encoding(rung: Rung, rate: float, encoder: Encoder, *, audio: AudioTrack | 
         "c:v": encoder.name,
         **encoder.options,
         "bf": 0,
-        "g": round(KEY_S * rate),
+        "g": round(segment_s * rate),
         "force_key_frames": "source",
         "fps_mode": "passthrough",
         "enc_time_base": "1:90000",

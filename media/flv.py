@@ -24,6 +24,10 @@ VIDEO_WAIT_MS_MAX: Final = 3_000
 """Sound alone for so long is a broadcast without a picture."""
 HELD_TAGS_MAX: Final = 2_000
 HELD_BYTES_MAX: Final = 16 << 20
+BYTES_A_MS_MAX: Final = 12_500
+"""100 Mb/s of the encoder's own time."""
+BURST_BYTES_MAX: Final = 32 << 20
+"""So much more may come at once. What a publisher's clock does not pay for would pile up in a part, or a segment, that never ends."""
 JUMP_MS_MAX: Final = 10_000
 BACK_MS_MAX: Final = 3_000
 """An encoder's clock that steps so far ahead or back is another clock: the broadcast goes on from its own, at the next key frame."""
@@ -74,7 +78,7 @@ class _Data:
 
 
 class Unsupported(Exception):
-    """A codec that we do not carry; the message names it."""
+    """What we do not carry, a codec or so many bytes; the message names it."""
 
 
 class Demuxer:
@@ -90,6 +94,7 @@ class Demuxer:
         self._held_bytes = 0
         self._changed = False
         self._newest_ms = 0
+        self._unpaid_bytes = 0  # beyond what the time that passed allows
         self._strange_ms: int | None = None  # of one tag out of time, which may be alone
         self._video: VideoTrack | None = None
         self._audio: AudioTrack | None = None
@@ -141,6 +146,7 @@ class Demuxer:
         before = self._strange_ms
         if -BACK_MS_MAX <= tag.timestamp_ms - self._newest_ms <= JUMP_MS_MAX:
             self._strange_ms = None
+            self._pay(max(tag.timestamp_ms - self._newest_ms, 0))
             self._newest_ms = max(self._newest_ms, tag.timestamp_ms)
             return False
         _dropped.labels("out_of_time").inc()
@@ -150,6 +156,9 @@ class Demuxer:
             self._held.clear()
             self._held_bytes = 0
         return True
+
+    def _pay(self, passed_ms: int) -> None:
+        self._unpaid_bytes = max(0, self._unpaid_bytes - passed_ms * BYTES_A_MS_MAX)
 
     def _script(self, tag: Tag) -> None:
         values = amf0.read(tag.data)
@@ -180,7 +189,9 @@ class Demuxer:
             return
         self._held.append(tag)
         self._held_bytes += len(tag.data)
-        if len(self._held) > HELD_TAGS_MAX and not self._has_key():
+        if self._has_key():
+            return  # `_may_begin` sees to the maxima
+        while len(self._held) > HELD_TAGS_MAX or self._held_bytes > HELD_BYTES_MAX:
             self._held_bytes -= len(self._held.popleft().data)
 
     def _has_key(self) -> bool:
@@ -229,6 +240,9 @@ class Demuxer:
         if at_ms < self._offset_ms:
             _dropped.labels("before_the_first_key_frame").inc()
             return None
+        self._unpaid_bytes += len(tag.data)
+        if self._unpaid_bytes > BURST_BYTES_MAX:
+            raise Unsupported(f"more than {BYTES_A_MS_MAX * 8 // 1000} Mb/s by the encoder's own clock")
         if tag.type == TagType.VIDEO:
             if self._video is None:
                 return None

@@ -17,8 +17,12 @@ from obstore.exceptions import NotFoundError
 from obstore.store import ObjectStore
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from media.codecs import union
+
 ROOT: Final = "recordings"
 PIECE_BYTES_MAX: Final = 64 << 10
+APART: Final = 10_000
+"""So many numbers lie between the pieces of one writer and those of the next."""
 
 
 class _Line(BaseModel):
@@ -68,6 +72,17 @@ class SegmentLine(_Line):
     duration_s: float
     program_date_time: datetime
     objects: tuple[StoredObject, ...]
+    discontinuity: bool = False
+    """Time does not go on from the segment before: so it is said in every rendition."""
+
+
+class RunLine(_Line):
+    """Another process goes on with the recording: the `run`th, after the first."""
+
+    kind: Literal["run"] = "run"
+    run: int
+    node: str
+    at: datetime
 
 
 class ClipLine(_Line):
@@ -83,7 +98,9 @@ class EndLine(_Line):
     at: datetime
 
 
-Line = Annotated[RecordingLine | RenditionLine | SegmentLine | ClipLine | EndLine, Field(discriminator="kind")]
+Line = Annotated[
+    RecordingLine | RenditionLine | SegmentLine | RunLine | ClipLine | EndLine, Field(discriminator="kind")
+]
 _line: Final[TypeAdapter[Any]] = TypeAdapter(Line)
 
 
@@ -97,6 +114,8 @@ class Manifest(BaseModel):
     segments: tuple[SegmentLine, ...]
     ended_at: datetime | None
     clip: ClipLine | None = None
+    runs: int = 0
+    """How often another process went on with it."""
 
     @property
     def end_at(self) -> datetime:
@@ -112,6 +131,15 @@ class Manifest(BaseModel):
         common = [line for line in self.segments if not line.apart and (parted is None or line.number < parted)]
         return (*common, *own)
 
+    def reaches_s(self, rendition: str) -> float:
+        """Up to which playing time a rendition's bytes are here."""
+        at_s = reached_s = 0.0
+        for line in self.of(rendition):
+            at_s += line.duration_s
+            if any(it.rendition == rendition for it in line.objects):
+                reached_s = at_s
+        return reached_s
+
     @property
     def duration_s(self) -> float:
         """So long it plays: the time the encoder was away is none of it."""
@@ -125,6 +153,7 @@ def parse(data: bytes) -> Manifest | None:
     segments: dict[tuple[str, int], SegmentLine] = {}
     ended_at: datetime | None = None
     clip: ClipLine | None = None
+    runs = 0
     for raw in data.split(b"\n"):
         if not raw:
             continue
@@ -136,18 +165,23 @@ def parse(data: bytes) -> Manifest | None:
             case RecordingLine():
                 recording = line
             case RenditionLine(name=name):
-                renditions[name] = line
+                before = renditions.get(name)
+                # 4.4.6.2: every format that is in it, though it became another in the middle.
+                codecs = union(line.codecs, before.codecs) if before is not None else line.codecs
+                renditions[name] = line.model_copy(update={"codecs": codecs})
             case SegmentLine(apart=apart, number=number):
                 segments[apart, number] = _merged(segments.get((apart, number)), line)
             case EndLine(at=at):
                 ended_at = at
+            case RunLine(run=run):
+                runs = max(runs, run)
             case ClipLine():
                 clip = line
     if recording is None:
         return None
     ordered = tuple(line for _, line in sorted(segments.items()))
     placed = tuple(sorted(renditions.values(), key=lambda rendition: rendition.place))
-    return Manifest(recording=recording, renditions=placed, segments=ordered, ended_at=ended_at, clip=clip)
+    return Manifest(recording=recording, renditions=placed, segments=ordered, ended_at=ended_at, clip=clip, runs=runs)
 
 
 def _merged(before: SegmentLine | None, line: SegmentLine) -> SegmentLine:
@@ -226,10 +260,12 @@ class ObjectManifest:
 
 
 async def resume(store: ObjectStore, broadcast_id: str) -> ObjectManifest:
-    """The manifest of a writer that is no more, to be closed by another."""
+    """The manifest of a writer that is no more, to be gone on with, or closed, by another."""
     log = ObjectManifest(store, broadcast_id)
+    paths = await _paths(store, log._folder)
     log._closed_pieces = [await _pieces(store, log._folder)]
-    log._number = 10**7  # after whatever the other wrote
+    last = max((int(path.rpartition("/")[2].removesuffix(".jsonl")) for path in paths), default=0)
+    log._number = last + APART  # whatever the other may still write stands before
     return log
 
 
@@ -243,9 +279,12 @@ async def read(store: ObjectStore, broadcast_id: str, root: str = ROOT) -> Manif
         return parse(await _pieces(store, folder))
 
 
+async def _paths(store: ObjectStore, folder: str) -> list[str]:
+    return sorted([entry["path"] async for page in obstore.list(store, f"{folder}/manifest") for entry in page])
+
+
 async def _pieces(store: ObjectStore, folder: str) -> bytes:
-    paths = [entry["path"] async for page in obstore.list(store, f"{folder}/manifest") for entry in page]
-    found = [await obstore.get_async(store, path) for path in sorted(paths)]
+    found = [await obstore.get_async(store, path) for path in await _paths(store, folder)]
     return b"".join([bytes(await piece.bytes_async()) for piece in found])
 
 

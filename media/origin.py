@@ -5,11 +5,12 @@ Sections quoted below are those of draft-pantos-hls-rfc8216bis; B.1 says how lon
 where time may heal it: kept by a cache, the answer to one who asked too early would be everybody's.
 """
 
+import hashlib
 import math
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from prometheus_client import Counter
 from starlette.datastructures import QueryParams
@@ -17,11 +18,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from media.answers import CORS, Elsewhere, in_memory, is_known, kept, problem
-from media.hls.cuts import SEGMENT_S
+from media.answers import Elsewhere, in_memory, kept, playlist, problem
 from media.hls.holding import HELD_MAX, Begun, Held, Holding, PartMade, PlaylistReaches, Wish
 from media.hls.live import LiveBroadcast, LiveRegistry, LiveRendition
-from media.hls.playlist import CONTENT_TYPE
+from media.hls.playlist import Text
+from media.playback import Gate
 
 FIRST_SEGMENT_S_MAX: Final = 6.0
 """The master playlist of a broadcast that has just begun waits so long for something to show."""
@@ -37,11 +38,11 @@ BROWSER_CHARS_MAX: Final = 200
 LIVE: Final = "index.m3u8"
 REWIND: Final = "dvr.m3u8"
 """The playlists' names: what is live now, and with it all that can be rewound to."""
-_DEFAULT_TD: Final = math.ceil(SEGMENT_S)
+STANDING: Final = "Tallylight-Standing"
+"""To an edge, in a channel's playlist: another node may have more than a broadcast that was interrupted or has ended."""
 _DECIMAL: Final = re.compile(r"[0-9]{1,12}")
 _FILE: Final = re.compile(r"(part-|init-|)(0|[1-9][0-9]{0,11})\.(m4s|mp4)")
 _VIEWER: Final = re.compile(r"[A-Za-z0-9_-]{8,40}")
-_NO_WEIGHT: Final = re.compile(r"\s*q=0(\.0*)?\s*")
 _MEDIA: Final = "video/mp4"
 
 _requests = Counter("tallylight_origin_requests", "Requests for live media", ["kind"])
@@ -58,6 +59,8 @@ class Directives:
     skip: bool = False
 
 
+Standing = Literal["live", "interrupted", "ended"]
+Endpoint = Callable[[Request], Awaitable[Response]]
 Past = Callable[[Request, str, str, str], Awaitable[Response]]
 """Answers with what the archive has: of a broadcast's id, a rendition, and an object's name."""
 
@@ -71,10 +74,13 @@ class Origin:
         held_max: int = HELD_MAX,
         first_segment_s_max: float = FIRST_SEGMENT_S_MAX,
         past: Past | None = None,
+        gate: Gate | None = None,
     ) -> None:
-        """`watching(channel_id, viewer)` is called for every media playlist that a viewer asks for; `past` for what the archive has."""
+        """`watching(channel_id, viewer)` is called for every media playlist that a viewer asks for; `past` for what the archive has; `gate`
+        stands before all of it."""
         self._registry = registry
         self._past = past
+        self._gate = gate
         self._watching = watching
         self._holding = Holding(most=held_max)
         self._first_segment_s_max = first_segment_s_max
@@ -83,12 +89,9 @@ class Origin:
         get = ["GET", "HEAD"]
         below = "/live/{channel}/{address}/{rendition}"
         return [
-            *(Route(f"/live/{{channel}}/{file}", self.master, methods=get) for file in (LIVE, REWIND)),
-            *(
-                Route(f"/live/{{channel}}/{{address}}/{{rendition}}/{file}", self.media, methods=get)
-                for file in (LIVE, REWIND)
-            ),
-            Route(f"{below}/{{name}}", self.bytes_of, methods=get),
+            *(Route(f"/live/{{channel}}/{file}", self._gated(self.master), methods=get) for file in (LIVE, REWIND)),
+            *(Route(f"{below}/{file}", self._gated(self.media), methods=get) for file in (LIVE, REWIND)),
+            Route(f"{below}/{{name}}", self._gated(self.bytes_of), methods=get),
             Route("/live/{path:path}", Elsewhere("Live broadcasts play at /live/{channel}/index.m3u8.")),
         ]
 
@@ -96,6 +99,17 @@ class Origin:
     def held(self) -> int:
         """How many requests wait now."""
         return len(self._holding)
+
+    def _gated(self, endpoint: Endpoint) -> Endpoint:
+        async def answer(request: Request) -> Response:
+            broadcast = self._registry.on_channel(request.path_params["channel"])
+            if "address" in request.path_params:
+                broadcast, _ = self._find(request)
+            if self._gate is None or broadcast is None:
+                return await endpoint(request)
+            return await self._gate.answer(request, broadcast.channel_id, endpoint)
+
+        return answer
 
     def close(self) -> None:
         """Whoever waits is answered now, and nobody waits any more."""
@@ -112,9 +126,9 @@ class Origin:
             return _busy(held)
         if not broadcast.has_begun:
             return problem(404, "not_live", "This channel has nothing to show yet.", {"Retry-After": str(RETRY_S)})
-        headers = {**CORS, **kept(1)}
-        text = broadcast.master(f"{broadcast.address}/", _file(request))
-        return Response(text, headers=headers, media_type=CONTENT_TYPE)
+        text = broadcast.master(f"{broadcast.address}/", _file(request)).encode()
+        told = Text(text, hashlib.sha256(text).hexdigest()[:32])
+        return playlist(request, told, {**kept(1), STANDING: standing(broadcast)}, tag=broadcast.address)
 
     async def media(self, request: Request) -> Response:
         _playlists.inc()
@@ -122,7 +136,7 @@ class Origin:
         blocking = "_HLS_msn" in query or "_HLS_part" in query
         broadcast, live = self._find(request)
         if broadcast is None or live is None:
-            return _missing(broadcast, 4 if blocking else 1)
+            return self._missing(broadcast, 4 if blocking else 1)
         if self._watching is not None:
             self._watching(broadcast.channel_id, viewer(request))
         if live.window.ended:
@@ -145,7 +159,7 @@ class Origin:
         broadcast, live = self._find(request)
         name = _FILE.fullmatch(request.path_params["name"])
         if broadcast is None or live is None:
-            return _missing(broadcast, 1)
+            return self._missing(broadcast, 1)
         if name is None:
             return _gone(broadcast)
         kind, number, window = name[1], int(name[2]), live.window
@@ -183,6 +197,26 @@ class Origin:
         params = request.path_params
         broadcast = self._registry.at(params["channel"], params["address"])
         return broadcast, broadcast.rendition(params["rendition"]) if broadcast is not None else None
+
+    def _missing(self, broadcast: LiveBroadcast | None, target_durations: int) -> Response:
+        detail = "There is no such broadcast, or no more."
+        if broadcast is None:
+            seconds = target_durations * math.ceil(self._registry.segment_s)
+            return problem(404, "broadcast_not_found", detail, kept(seconds))
+        if broadcast.ended:
+            return _gone(broadcast)
+        return problem(404, "rendition_not_found", "This broadcast has no such rendition.")
+
+
+def standing(broadcast: LiveBroadcast) -> Standing:
+    """Whether its encoder's media is what players see now."""
+    if broadcast.ended:
+        return "ended"
+    leader = broadcast.leader
+    if leader is None or not broadcast.leads:
+        return "interrupted"
+    newest = leader.window.open or leader.window.segment(leader.window.last_number)
+    return "interrupted" if newest is not None and newest.slate else "live"
 
 
 def viewer(request: Request) -> str:
@@ -241,30 +275,11 @@ def _file(request: Request) -> str:
 
 def _playlist(request: Request, live: LiveRendition, max_age_s: int, *, skip: bool) -> Response:
     rewind = _file(request) == REWIND
-    text = live.text(rewind=rewind, skip=skip)
-    # B.1: playlists go out compressed.
-    zipped = accepts_gzip(request.headers.get("Accept-Encoding", ""))
-    form = f"{'r' if rewind else ''}{'s' if skip else ''}{'z' if zipped else ''}"
-    headers = {
-        **CORS,
-        **kept(max_age_s),
-        "Vary": "Accept-Encoding",
-        # For a cache that counts viewers: it keeps this for itself.
-        "Tallylight-Channel": live.broadcast.channel_id,
-        "ETag": f'"{live.broadcast.address}/{live.name}/{text.version}{form}"',
-    }
-    if is_known(request, headers["ETag"]):
-        return Response(status_code=304, headers=headers)
-    if zipped:
-        headers["Content-Encoding"] = "gzip"
-    return Response(text.gzipped if zipped else text.plain, headers=headers, media_type=CONTENT_TYPE)
-
-
-def accepts_gzip(accepted: str) -> bool:
-    """RFC 9110 12.5.3, as far as it goes for us: `gzip` is named, and not with a weight of nothing."""
-    return any(
-        coding.strip().lower() == "gzip" and not _NO_WEIGHT.fullmatch(weight)
-        for coding, _, weight in (part.partition(";") for part in accepted.split(","))
+    form = f"{'r' if rewind else ''}{'s' if skip else ''}"
+    # For a cache that counts viewers: it keeps this for itself.
+    headers = {**kept(max_age_s), "Tallylight-Channel": live.broadcast.channel_id}
+    return playlist(
+        request, live.text(rewind=rewind, skip=skip), headers, tag=f"{live.broadcast.address}/{live.name}{form}"
     )
 
 
@@ -278,15 +293,6 @@ def _busy(held: Held) -> Response:
             return problem(503, "stopping", "This server is stopping.", retry)
         case _:
             return problem(503, "media_late", "No media came in time.", retry)
-
-
-def _missing(broadcast: LiveBroadcast | None, target_durations: int) -> Response:
-    detail = "There is no such broadcast, or no more."
-    if broadcast is None:
-        return problem(404, "broadcast_not_found", detail, kept(target_durations * _DEFAULT_TD))
-    if broadcast.ended:
-        return _gone(broadcast)
-    return problem(404, "rendition_not_found", "This broadcast has no such rendition.")
 
 
 def _gone(broadcast: LiveBroadcast) -> Response:

@@ -7,7 +7,7 @@ the last frame that came. Never waits for the event plane; what happens to one b
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -15,17 +15,22 @@ from typing import Final, Literal
 from uuid import UUID
 
 import structlog
+from obstore.exceptions import BaseError
 from prometheus_client import Counter, Gauge
 
-from media.archive import Archive, Recorder, fact_id
+from media.archive import Archive, Recorder
 from media.encoders import LIBX264, Encoder
+from media.facts import ended, fact_id, fact_of
 from media.flv import Began, Demuxer, Frame
 from media.health import State, StreamHealth, Vitals, advice
 from media.hls.live import LiveBroadcast, LiveRegistry
 from media.ladder import AUDIO, AUDIO_BANDWIDTH, LADDER, Room, Rung, rungs_for
-from media.port import Ended, Fact, Grant, Interrupted, RenditionAdded, Resumed, SegmentsArchived, Started
+from media.lease import Held, Lease, Leases
+from media.lease import State as LeaseState
+from media.port import Fact, Grant, Interrupted, RenditionAdded, Resumed, SegmentsArchived, Started
 from media.sample import AlreadyPublishing, BadMedia, NoRoom, Rendition, SampleSink, Tag, TagSink, VideoTrack
 from media.slate import Loop, Slate, Slates, shape_of
+from media.takeover import Taken, take
 from media.transcoder import Transcoder
 
 log = structlog.get_logger()
@@ -42,7 +47,10 @@ SLATES_AFTER_S: Final = 4.0
 FLASH: Final = "FMLE/"
 """What encoders call themselves when they connect, for old servers' sake; their metadata say who they are."""
 FACTS_WAITING_MAX: Final = 10_000
+CLOSE_S_MAX: Final = 15.0
 STOP_S_MAX: Final = 30.0
+TAKE_S_MAX: Final = 9.0
+"""Encoders wait no longer to be let in."""
 
 _broadcasts = Gauge("tallylight_broadcasts", "Broadcasts that are live or may come back")
 _ended = Counter("tallylight_broadcasts_ended_total", "Broadcasts that ended", ["reason"])
@@ -51,24 +59,38 @@ Reason = Literal["unpublished", "disconnected"]
 
 
 class Reporter:
-    """Facts from code that cannot wait, put in the spool in order. Facts of segments are refused when too many wait."""
+    """Facts from code that cannot wait, put in the spool in order. Facts of segments are refused when too many wait, which they do only
+    while the spool's disk takes nothing."""
 
     def __init__(self, put: Callable[[Fact], Awaitable[bool]]) -> None:
         self._put = put
         self._facts: asyncio.Queue[Fact] = (
             asyncio.Queue()
         )  # bounded by FACTS_WAITING_MAX and the node's number of broadcasts
+        self._reported = self._done = 0
+        self._progress = asyncio.Condition()
         self._task = asyncio.create_task(self._work())
 
     def report(self, fact: Fact) -> bool:
         if isinstance(fact, SegmentsArchived) and self._facts.qsize() >= FACTS_WAITING_MAX:
             return False
+        self._reported += 1
         self._facts.put_nowait(fact)
         return True
 
+    async def kept(self) -> None:
+        """Until what was reported so far is in the spool. Give it a timeout."""
+        wanted = self._reported
+        async with self._progress:
+            await self._progress.wait_for(lambda: self._done >= wanted)
+
     async def close(self) -> None:
-        """Everything reported is in the spool, or could not be."""
-        await self._facts.join()
+        """Everything reported is in the spool, or could not be in time."""
+        try:
+            async with asyncio.timeout(CLOSE_S_MAX):
+                await self._facts.join()
+        except TimeoutError:
+            log.error("facts_lost", facts=self._reported - self._done)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -78,6 +100,9 @@ class Reporter:
             if not await self._put(fact):
                 log.error("fact_lost", kind=fact.kind, broadcast=fact.broadcast_id)
             self._facts.task_done()
+            async with self._progress:
+                self._done += 1
+                self._progress.notify_all()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +121,8 @@ class Node:
     room: Room = field(default_factory=lambda: Room(math.inf))
     ladder: tuple[Rung, ...] = LADDER
     encoder: Encoder = LIBX264
+    leases: Leases | None = None
+    """Where other nodes may have a channel's broadcast."""
     recorded: Callable[[str], Awaitable[None]] | None = None
     """Told of a broadcast whose recording is closed: its pictures can be made."""
 
@@ -109,20 +136,79 @@ class Broadcasts:
         self._most = most
         self._resume_s = resume_s
         self._by_channel: dict[str, _Broadcast] = {}
+        self._claiming: set[str] = set()
+        self._draining = False
         self._ending: set[asyncio.Task[None]] = set()
         self._afterwards: set[asyncio.Future[None]] = set()
 
     async def open(self, grant: Grant, *, encoder: str, peer: str) -> TagSink:
         """Begin, or resume, the channel's broadcast. Raises `AlreadyPublishing` or `NoRoom`."""
+        if self._draining:
+            raise NoRoom
         broadcast = self._by_channel.get(grant.channel_id)
         if broadcast is None:
-            if len(self._by_channel) >= self._most:
+            if len(self._by_channel) + len(self._claiming) >= self._most:
                 raise NoRoom
-            broadcast = self._by_channel[grant.channel_id] = _Broadcast(self._node, grant, encoder, self._silent_s)
-            _broadcasts.set(len(self._by_channel))
+            broadcast = await self._begun(grant, encoder)
         elif broadcast.publisher is not None and not broadcast.publisher.is_silent(self._silent_s):
             raise AlreadyPublishing
         return broadcast.take(_Publisher(self, broadcast))
+
+    async def _begun(self, grant: Grant, encoder: str) -> "_Broadcast":
+        """The channel's new broadcast, once no other node has one."""
+        leases, channel_id = self._node.leases, grant.channel_id
+        if channel_id in self._claiming:
+            raise AlreadyPublishing
+        self._claiming.add(channel_id)
+        try:
+            broadcast = _Broadcast(self._node, grant, encoder, self._silent_s)
+            if leases is not None:
+                claim = await leases.claim(channel_id)
+                lease = broadcast.lease = Lease(
+                    leases, channel_id, broadcast.id, claim.term, lost=lambda: self._taken(broadcast)
+                )
+                if claim.before is not None:
+                    await self._take_over(broadcast, lease, claim.before, leases)
+                await lease.begin()
+        finally:
+            self._claiming.discard(channel_id)
+        self._by_channel[channel_id] = broadcast
+        _broadcasts.set(len(self._by_channel))
+        return broadcast
+
+    async def _take_over(self, broadcast: "_Broadcast", lease: Lease, held: Held, leases: Leases) -> None:
+        """Go on with what the channel had on, if its encoder is back in time."""
+        if held.state == "ended" or leases.age_s(held) > self._resume_s or self.is_live(held.broadcast_id):
+            return
+        own, lease.broadcast_id = broadcast.id, held.broadcast_id
+        await lease.begin()  # whoever has it learns of it, and lets go
+        try:
+            async with asyncio.timeout(TAKE_S_MAX):
+                taken = await take(
+                    self._node.archive,
+                    held,
+                    lives=leases.lives(held),
+                    rewind_s=self._node.registry.rewind_s,
+                    now=self._node.now(),
+                )
+        except (BaseError, OSError) as fault:
+            log.warning("broadcast.not_taken", broadcast=held.broadcast_id, why=repr(fault)[:200])
+            taken = None
+        if taken is None:
+            lease.broadcast_id = own
+        else:
+            broadcast.go_on(taken, told=held.state in ("interrupted", "released"))
+
+    def _taken(self, broadcast: "_Broadcast") -> None:
+        """Another node goes on with it."""
+        broadcast.keep_from_resuming()
+        self._leave(broadcast, broadcast.leave(taken=True))
+
+    def drain(self) -> None:
+        """Take nothing new, and let other nodes have what is on: their encoders are asked to go there, or go there when they are lost."""
+        self._draining = True
+        for broadcast in self._by_channel.values():
+            broadcast.drain()
 
     def is_live(self, broadcast_id: str) -> bool:
         return any(broadcast.id == broadcast_id for broadcast in self._by_channel.values())
@@ -137,7 +223,9 @@ class Broadcasts:
 
     async def left(self, broadcast: "_Broadcast", reason: Reason) -> None:
         """The publisher is gone; a broken connection may come back."""
-        if reason == "disconnected" and broadcast.began and self._resume_s > 0:
+        # Who was asked to go elsewhere says farewell here.
+        goes_on = reason == "disconnected" or (self._draining and self._node.leases is not None)
+        if goes_on and broadcast.began and self._resume_s > 0:
             broadcast.interrupt()
             loop = asyncio.get_running_loop()
             broadcast.timer = loop.call_later(self._resume_s, self._give_up, broadcast)
@@ -148,14 +236,18 @@ class Broadcasts:
         self._end(broadcast, "disconnected")
 
     def _end(self, broadcast: "_Broadcast", reason: Reason) -> asyncio.Task[None]:
+        task = self._leave(broadcast, broadcast.end(reason))
+        if (recorded := self._node.recorded) is not None:
+            task.add_done_callback(lambda _: self._after(recorded(broadcast.id)))
+        return task
+
+    def _leave(self, broadcast: "_Broadcast", work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         if self._by_channel.get(broadcast.grant.channel_id) is broadcast:
             del self._by_channel[broadcast.grant.channel_id]
         _broadcasts.set(len(self._by_channel))
-        task = asyncio.create_task(broadcast.end(reason))
+        task = asyncio.create_task(work)
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
-        if (recorded := self._node.recorded) is not None:
-            task.add_done_callback(lambda _: self._after(recorded(broadcast.id)))
         return task
 
     def _after(self, work: Awaitable[None]) -> None:
@@ -165,10 +257,14 @@ class Broadcasts:
         task.add_done_callback(self._afterwards.discard)
 
     async def close(self) -> None:
-        """End what is on, and see the recordings closed."""
+        """End what is on, and see the recordings closed. Where leases say so to others, what is on is left for them, or for the next start
+        of this node, to go on with."""
         for broadcast in list(self._by_channel.values()):
             broadcast.keep_from_resuming()
-            self._end(broadcast, "disconnected")
+            if self._node.leases is not None and self._resume_s > 0 and broadcast.began:
+                self._leave(broadcast, broadcast.leave(taken=False))
+            else:
+                self._end(broadcast, "disconnected")
         if self._ending:
             await asyncio.wait(set(self._ending), timeout=STOP_S_MAX)
         for work in self._afterwards:
@@ -225,6 +321,7 @@ class _Broadcast:
         self.id = str(node.new_id())
         self.grant = grant
         self.publisher: _Publisher | None = None
+        self.lease: Lease | None = None
         self.timer: asyncio.TimerHandle | None = None
         self._node = node
         self._encoder = encoder
@@ -244,6 +341,8 @@ class _Broadcast:
         self._framed_at = 0.0
         self._last_frame_at = node.now()
         self._interruptions = 0
+        self._taken: Taken | None = None
+        self._draining = False
         self._vitals = Vitals(asyncio.get_running_loop().time, self._encoded_s)
         self._no_room: tuple[Rung, ...] = ()
         self._shed_rungs: tuple[Rung, ...] = ()
@@ -260,9 +359,13 @@ class _Broadcast:
 
     def elapsed_ms(self) -> int:
         """The broadcast's clock now, past all it has seen; 0 before it began."""
-        if self._live is None:
+        if self._live is not None:
+            began_at = self._live.started_at
+        elif self._taken is not None:
+            began_at = self._taken.started.at
+        else:
             return 0
-        passed_s = (self._node.now() - self._live.started_at).total_seconds()
+        passed_s = (self._node.now() - began_at).total_seconds()
         shown_ms = self._slate.until_ms if self._slate is not None else 0
         return max(round(passed_s * 1000), self._newest_ms + 1, shown_ms + 1)
 
@@ -284,6 +387,7 @@ class _Broadcast:
         if not self.is_on_air and self._told:
             self._report(Resumed, "resumed", self._node.now())
         self._stop_media()
+        self._stands("live")
         wanted = rungs_for(began.video, top_height=self._node.top_height, ladder=self._node.ladder)
         rungs = self._rungs = self._node.room.admit(began.video, wanted)
         self._video = began.video
@@ -304,6 +408,7 @@ class _Broadcast:
                 name=self.id,
                 shed=lambda rung: self._shed(live, rung),
                 encoder=self._node.encoder,
+                segment_s=live.segment_s,
             )
         if began.video is not None and began.audio is not None:
             # For those who only listen, and for whom no picture comes through.
@@ -338,6 +443,50 @@ class _Broadcast:
             self._interruptions += 1
             self._report(Interrupted, "interrupted", self._last_frame_at)
             self._stop_media()
+            self._stands("interrupted")
+
+    def drain(self) -> None:
+        self._draining = True
+        self._stands("draining")
+
+    def _stands(self, state: LeaseState) -> None:
+        """For other nodes, which an encoder that is gone here may come to."""
+        if self.lease is not None:
+            self.lease.become("draining" if self._draining else state)
+
+    def go_on(self, taken: Taken, *, told: bool) -> None:
+        """It is one that another node had, or a former life of this one. `told`: that it was interrupted."""
+        self._taken = taken
+        self.id = taken.started.broadcast_id
+        self._log = log.bind(broadcast=self.id, channel=self.grant.channel)
+        self._told = {it.name for it in taken.past.found.renditions}
+        self._newest_ms = math.ceil(taken.end_s * 1000)
+        self._last_frame_at = taken.past.found.end_at
+        # Whoever had it may have been lost with what it had to tell.
+        self._node.reporter.report(taken.started)
+        for line in taken.past.found.segments:
+            self._node.reporter.report(fact_of(taken.past.found.recording, line))
+        if not told:
+            self._interruptions += 1
+            self._report(Interrupted, "interrupted", self._last_frame_at)
+
+    async def leave(self, *, taken: bool) -> None:
+        """Another node goes on with it now, or somebody may soon: nothing has ended but what is shown here."""
+        self.publisher = None
+        if self._watching is not None:
+            self._watching.cancel()
+        if taken:
+            self._stop_media()  # whoever has it now tells of the interruption
+        else:
+            self.interrupt()
+        if self._closing:
+            await asyncio.wait(set(self._closing))
+        if self._live is not None and self._recorder is not None:
+            self._node.registry.close(self._live)
+            await self._recorder.hand_over(taken=taken)
+        self._log.info("broadcast.left", taken=taken)
+        if self.lease is not None:
+            await self.lease.close("released")
 
     async def _watch(self, live: LiveBroadcast) -> None:
         """Sees that the encoder is silent, and has the slate shown; prepares it first."""
@@ -376,20 +525,15 @@ class _Broadcast:
         self._stop_media()
         if self._closing:
             await asyncio.wait(set(self._closing))
+        if self.lease is not None:
+            # What was taken over and never went on may yet be, by another try.
+            await self.lease.close("released" if self._live is None and self._taken is not None else "ended")
         if self._live is None or self._recorder is None:
             return
         self._node.registry.close(self._live)
         # One that had been interrupted ended with the last frame that came, not when it was given up.
         ended_at = self._node.now() if was_on_air else self._last_frame_at
-        self._node.reporter.report(
-            Ended(
-                fact_id=fact_id(self.id, "ended"),
-                broadcast_id=self.id,
-                channel_id=self.grant.channel_id,
-                at=ended_at,
-                reason=reason,
-            )
-        )
+        self._node.reporter.report(ended(self.id, self.grant.channel_id, ended_at, reason))
         _ended.labels(reason).inc()
         self._log.info("broadcast.ended", reason=reason)
         await self._recorder.close(ended_at)
@@ -438,34 +582,39 @@ class _Broadcast:
         return self._transcoder.given_s if self._transcoder is not None else None
 
     def _start(self) -> LiveBroadcast:
-        started_at = self._node.now()
+        taken = self._taken
+        started = taken.started if taken is not None else self._tell_start()
         self._recorder = Recorder(
             self._node.archive,
-            broadcast_id=self.id,
-            channel_id=self.grant.channel_id,
-            started_at=started_at,
+            started,
             report=self._node.reporter.report,
+            kept=self._node.reporter.kept,
+            past=taken.past if taken is not None else None,
+            holds=self.lease.holds if self.lease is not None else None,
         )
         self._live = self._node.registry.open(
             channel=self.grant.channel,
             channel_id=self.grant.channel_id,
             broadcast_id=self.id,
-            started_at=started_at,
+            started_at=started.at,
             keep=self._recorder,
-        )
-        self._node.reporter.report(
-            Started(
-                fact_id=fact_id(self.id, "started"),
-                broadcast_id=self.id,
-                channel_id=self.grant.channel_id,
-                at=started_at,
-                title=self.grant.title,
-                category=self.grant.category,
-                node=self._node.name,
-                encoder=self._encoder,
-            )
+            before=taken.before if taken is not None else None,
         )
         return self._live
+
+    def _tell_start(self) -> Started:
+        started = Started(
+            fact_id=fact_id(self.id, "started"),
+            broadcast_id=self.id,
+            channel_id=self.grant.channel_id,
+            at=self._node.now(),
+            title=self.grant.title,
+            category=self.grant.category,
+            node=self._node.name,
+            encoder=self._encoder,
+        )
+        self._node.reporter.report(started)
+        return started
 
     def _stop_media(self) -> None:
         """What was fed comes out, in the background; the source's open segment ends now, and so does the slate."""
@@ -515,9 +664,10 @@ class _Broadcast:
         )
 
     def _report(self, kind: type[Interrupted] | type[Resumed], what: str, at: datetime) -> None:
+        run = f"{self._taken.past.run}." if self._taken is not None else ""
         self._node.reporter.report(
             kind(
-                fact_id=fact_id(self.id, f"{what}:{self._interruptions}"),
+                fact_id=fact_id(self.id, f"{what}:{run}{self._interruptions}"),
                 broadcast_id=self.id,
                 channel_id=self.grant.channel_id,
                 at=at,

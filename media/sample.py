@@ -119,7 +119,8 @@ class Rendition:
 @dataclass(frozen=True, slots=True)
 class Segment:
     """A finished segment: `number` its media sequence number, `start_s` from the broadcast's zero, `data` all of its parts' bytes.
-    `slate`: shown while the encoder was away. `apart`: numbered for this rendition alone, which cuts where no other does."""
+    `slate`: shown while the encoder was away. `apart`: numbered for this rendition alone, which cuts where no other does.
+    `discontinuity`: time does not go on from the segment before, in any rendition."""
 
     rendition: str
     number: int
@@ -129,6 +130,7 @@ class Segment:
     data: bytes
     slate: bool = False
     apart: bool = False
+    discontinuity: bool = False
 
 
 class SampleSink(Protocol):

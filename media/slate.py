@@ -19,6 +19,7 @@ import structlog
 
 from media.fmp4.box import Fmp4Error
 from media.fmp4.reader import Fmp4Reader, Tracks
+from media.hls.cuts import SEGMENT_S
 from media.hls.live import LiveBroadcast
 from media.sample import AudioTrack, Rendition, Sample, SampleSink, VideoTrack
 
@@ -26,8 +27,6 @@ log = structlog.get_logger()
 
 PICTURE: Final = Path(__file__).with_name("slate.png")
 FRAME_RATE: Final = 20
-LOOP_S: Final = 2.0
-"""A key frame at its start, so that a segment is one turn of it."""
 LOOPS_MAX: Final = 64
 ENCODE_S_MAX: Final = 20.0
 TICK_S: Final = 0.1
@@ -48,7 +47,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """`frames` last `LOOP_S`; `silence` is one frame of audio, which can be repeated for ever."""
+    """`frames` last a segment, with a key frame at their start; `silence` is one frame of audio, which can be repeated for ever."""
 
     video: VideoTrack | None
     audio: AudioTrack | None
@@ -67,10 +66,11 @@ def shape_of(rendition: Rendition) -> Shape:
 
 
 class Slates:
-    """The node's loops."""
+    """The node's loops, each as long as a segment."""
 
-    def __init__(self, binary: Path) -> None:
+    def __init__(self, binary: Path, *, loop_s: float = SEGMENT_S) -> None:
         self._binary = binary
+        self._loop_s = loop_s
         self._loops: OrderedDict[Shape, Loop | None] = OrderedDict()
         self._one_at_a_time = asyncio.Lock()
 
@@ -88,7 +88,7 @@ class Slates:
         try:
             async with asyncio.timeout(ENCODE_S_MAX):
                 process = await asyncio.create_subprocess_exec(
-                    *command(self._binary, shape),
+                    *command(self._binary, shape, loop_s=self._loop_s),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.DEVNULL,
@@ -106,18 +106,18 @@ class Slates:
                 process.kill()
 
 
-def command(binary: Path, shape: Shape) -> list[str]:
+def command(binary: Path, shape: Shape, *, loop_s: float) -> list[str]:
     """FFmpeg's: the picture and silence in, fragmented MP4 out."""
     tracks, options = [], dict[str, str | int]()
     if shape.width:
-        picture = ffmpeg.input(str(PICTURE), loop=1, framerate=FRAME_RATE, t=LOOP_S)
+        picture = ffmpeg.input(str(PICTURE), loop=1, framerate=FRAME_RATE, t=loop_s)
         fitted = picture.filter("scale", shape.width, shape.height, force_original_aspect_ratio="decrease")
         tracks.append(fitted.filter("pad", shape.width, shape.height, -1, -1, color="0x101216"))
         options |= {"c:v": "libx264", "preset": "veryfast", "tune": "stillimage", "pix_fmt": "yuv420p", "bf": 0}
-        options |= {"g": round(FRAME_RATE * LOOP_S), "sc_threshold": 0, "video_track_timescale": 90_000}
+        options |= {"g": round(FRAME_RATE * loop_s), "sc_threshold": 0, "video_track_timescale": 90_000}
     if shape.sample_rate:
         layout = "mono" if shape.channels == 1 else "stereo"
-        tracks.append(ffmpeg.input(f"anullsrc=r={shape.sample_rate}:cl={layout}", f="lavfi", t=LOOP_S))
+        tracks.append(ffmpeg.input(f"anullsrc=r={shape.sample_rate}:cl={layout}", f="lavfi", t=loop_s))
         options |= {"c:a": "aac", "b:a": "32k"}
     made = ffmpeg.output(*tracks, "pipe:1", f="mp4", movflags="+frag_keyframe+empty_moov+default_base_moof", **options)
     arguments: list[str] = ffmpeg.compile(made, cmd=str(binary))

@@ -1,172 +1,85 @@
 """Facts on their way to the event plane: an fsynced, bounded queue on disk, told in order, in batches, for as long as it takes.
 
 The media plane calls `put`, which never waits for the event plane. A fact whose `put` answered True survives kill -9 and is told at
-least once; its receiver drops repeats by `fact_id`. When it is full, facts of segments are refused, since the archive's manifest can
-restore them; facts of a broadcast's life never are. Holds no fact in memory longer than one batch.
+least once; its receiver drops repeats by `fact_id`. When it is full, a recording's segments become a range, one line however many they
+are, which is told from the recording's manifest; facts of a broadcast's life are kept one by one. A disk that takes nothing is tried
+until it does. Holds no fact in memory longer than one batch.
 """
 
 import asyncio
-import fcntl
-import os
 import random
-import zlib
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import structlog
 from prometheus_client import Counter, Gauge
-from pydantic import TypeAdapter, ValidationError
 
-from media.port import Fact, SegmentsArchived
+from media.port import Fact, Interrupted, Resumed, SegmentsArchived, Started
+from media.spool_log import Entry, Range, SpoolLog, line_of
 
 log = structlog.get_logger()
 
 BYTES_MAX: Final = 64 << 20
+LIFE_SHARE_MAX: Final = 2
+"""At so many times its bytes not even interruptions are taken any more: what is left to come is bounded by the broadcasts that are on."""
 FILE_BYTES_MAX: Final = 4 << 20
 BATCH_FACTS_MAX: Final = 256
 WAITING_FACTS_MAX: Final = 4096
 RECORD_S_MAX: Final = 30.0
 RETRY_S_FIRST: Final = 0.1
 RETRY_S_MAX: Final = 10.0
+READ_RETRY_S: Final = 1.0
+CLOSE_S_MAX: Final = 10.0
 
 Record = Callable[[Sequence[Fact]], Awaitable[None]]
+Restore = Callable[[Range], Awaitable[Sequence[SegmentsArchived]]]
+"""What the manifest has of a range, in order; nothing where there is no such recording. Raises while the archive is away."""
 
-_fact: TypeAdapter[Fact] = TypeAdapter(Fact)
 _bytes = Gauge("tallylight_spool_bytes", "Bytes of facts that the event plane has not taken yet")
-_refused = Counter("tallylight_spool_refused_total", "Facts of segments refused because the spool was full")
-_lost = Counter("tallylight_spool_lost_total", "Facts that the disk would not take", ["kind"])
+_collapsed = Counter(
+    "tallylight_spool_collapsed_total", "Facts of segments that had no room and are told from the manifest"
+)
+_refused = Counter("tallylight_spool_refused_total", "Facts refused because there was no room at all", ["kind"])
+_failed = Counter("tallylight_spool_write_failures_total", "Batches that the disk did not take at once")
+_lost = Counter("tallylight_spool_lost_total", "Facts that the disk would not take before the process stopped")
 _retried = Counter("tallylight_spool_retries_total", "Batches that the event plane did not take at once")
 
 
-class SpoolInUse(Exception):
-    """Another process holds this folder."""
+@dataclass(slots=True)
+class _Waiting:
+    entry: Entry
+    line: bytes
+    done: asyncio.Future[bool]
 
 
 @dataclass(slots=True)
-class _Log:
-    """The files: `<number>.facts` in order, each line a checksum and a fact, and `told` with how far the event plane has taken them.
+class _Open:
+    """A range that still grows. `last`: the highest number put since it began."""
 
-    Blocking. `append` and `take`/`trim` run in different threads but touch different ends; `ends` is copied before it is walked.
-    """
-
-    folder: Path
-    file_bytes_max: int
-    lock: BinaryIO | None = None
-    out: BinaryIO | None = None
-    number: int = 0  # of the file being written
-    end: int = 0  # how much of it is whole and synced
-    told_number: int = 0
-    told_at: int = 0
-    ends: dict[int, int] = field(default_factory=dict)  # the same of the files before it
-
-    def open(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.lock = (self.folder / "lock").open("wb")
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise SpoolInUse(str(self.folder)) from error
-        numbers = sorted(int(path.stem) for path in self.folder.glob("*.facts") if path.stem.isdigit())
-        self.ends = {number: _whole_bytes(self._path(number)) for number in numbers}
-        self.told_number, self.told_at = self._read_told(numbers)
-        # A torn tail stays where it is: what is new goes to a new file.
-        self.number = max(numbers, default=0)
-        self._next_file()
-        if not numbers:
-            self.told_number = self.number
-        self.trim(self.told_number, self.told_at)
-
-    def close(self) -> None:
-        for file in (self.out, self.lock):
-            if file is not None:
-                file.close()
-
-    @property
-    def untold_bytes(self) -> int:
-        return sum(end for number, end in list(self.ends.items()) if number >= self.told_number) - self.told_at
-
-    def append(self, lines: bytes) -> None:
-        """Write and sync. After an error nothing of it counts, and the next goes to a new file."""
-        if self.end >= self.file_bytes_max or self.out is None:
-            self._next_file()
-        assert self.out is not None
-        try:
-            self.out.write(lines)
-            self.out.flush()
-            os.fsync(self.out.fileno())
-        except OSError:
-            with suppress(OSError):
-                self.out.close()
-            self.out = None
-            raise
-        self.end += len(lines)
-        self.ends[self.number] = self.end
-
-    def take(self, facts_max: int) -> tuple[list[Fact], int, int]:
-        """The next facts, and where they end."""
-        number, at, facts = self.told_number, self.told_at, list[Fact]()
-        while len(facts) < facts_max:
-            end = self.ends.get(number, 0)
-            if at >= end:
-                later = [other for other in list(self.ends) if other > number]
-                if not later:
-                    break
-                number, at = min(later), 0
-                continue
-            with self._path(number).open("rb") as file:
-                file.seek(at)
-                while at < end and len(facts) < facts_max:
-                    line = file.readline()
-                    at += len(line)
-                    fact = _read(line)
-                    if fact is None:
-                        log.error("spool_line_unreadable", file=str(self._path(number)), at=at)
-                    else:
-                        facts.append(fact)
-        return facts, number, at
-
-    def trim(self, number: int, at: int) -> None:
-        """What lies before was taken. Not synced: at worst a fact is told again."""
-        self.told_number, self.told_at = number, at
-        fresh = self.folder / "told.new"
-        fresh.write_text(f"{number} {at}\n")
-        fresh.replace(self.folder / "told")
-        for old in [other for other in list(self.ends) if other < number]:
-            self._path(old).unlink(missing_ok=True)
-            del self.ends[old]
-
-    def _next_file(self) -> None:
-        if self.out is not None:
-            self.out.close()
-        self.number += 1
-        self.end = 0
-        self.out = self._path(self.number).open("xb")
-        self.ends[self.number] = 0
-        _sync_folder(self.folder)
-
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{number:010}.facts"
-
-    def _read_told(self, numbers: list[int]) -> tuple[int, int]:
-        first = min(numbers, default=1), 0
-        try:
-            number, at = map(int, (self.folder / "told").read_text().split())
-        except (OSError, ValueError):
-            return first
-        return (number, at) if number in numbers and 0 <= at <= self.ends[number] else first
+    range: Range
+    last: int
+    kept: asyncio.Task[bool]
 
 
 class Spool:
     def __init__(
-        self, folder: Path, record: Record, *, bytes_max: int = BYTES_MAX, file_bytes_max: int = FILE_BYTES_MAX
+        self,
+        folder: Path,
+        record: Record,
+        restore: Restore,
+        *,
+        bytes_max: int = BYTES_MAX,
+        file_bytes_max: int = FILE_BYTES_MAX,
     ) -> None:
-        self._log = _Log(folder, file_bytes_max)
+        self._log = SpoolLog(folder, file_bytes_max)
         self._record = record
+        self._restore = restore
         self._bytes_max = bytes_max
-        self._waiting: list[tuple[Fact, asyncio.Future[bool]]] = []
+        self._waiting: list[_Waiting] = []
+        self._waiting_bytes = 0
+        self._ranges: dict[tuple[str, str], _Open] = {}
         self._written = asyncio.Event()
         self._wanted = asyncio.Event()
         self._room = asyncio.Semaphore(WAITING_FACTS_MAX)
@@ -180,16 +93,45 @@ class Spool:
         self._written.set()
         self._tasks = [asyncio.create_task(self._write()), asyncio.create_task(self._tell())]
 
+    @property
+    def begun(self) -> list[Started]:
+        """The broadcasts that began here, in this process or an earlier one, and have not ended."""
+        return list(self._log.begun.values())
+
     async def put(self, fact: Fact) -> bool:
-        """Whether the fact is safe on disk. Facts are told in the order in which they were put."""
-        if isinstance(fact, SegmentsArchived) and self._log.untold_bytes >= self._bytes_max:
-            _refused.inc()
-            return False
+        """Whether the fact is safe: on disk, or in its manifest and a range on disk. Facts are told in the order in which they were put."""
+        used = self._log.untold_bytes + self._waiting_bytes
+        match fact:
+            case SegmentsArchived():
+                open_ = self._ranges.get((fact.broadcast_id, fact.apart))
+                if open_ is not None and open_.range.first <= fact.number:
+                    open_.last = max(open_.last, fact.number)
+                    _collapsed.inc()
+                    return await asyncio.shield(open_.kept)
+                if used >= self._bytes_max:
+                    return await self._collapse(fact)
+            case Interrupted() | Resumed() if used >= LIFE_SHARE_MAX * self._bytes_max:
+                _refused.labels(fact.kind).inc()
+                return False
+            case _:
+                pass
+        return await self._keep(fact)
+
+    async def _collapse(self, fact: SegmentsArchived) -> bool:
+        _collapsed.inc()
+        log.warning("spool_full", broadcast=fact.broadcast_id, number=fact.number)
+        missing = Range(broadcast_id=fact.broadcast_id, apart=fact.apart, first=fact.number)
+        open_ = _Open(missing, fact.number, asyncio.create_task(self._keep(missing)))
+        self._ranges[fact.broadcast_id, fact.apart] = open_
+        return await asyncio.shield(open_.kept)
+
+    async def _keep(self, entry: Entry) -> bool:
         async with self._room:
-            done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-            self._waiting.append((fact, done))
+            waiting = _Waiting(entry, line_of(entry), asyncio.get_running_loop().create_future())
+            self._waiting.append(waiting)
+            self._waiting_bytes += len(waiting.line)
             self._wanted.set()
-            return await done
+            return await waiting.done
 
     async def drained(self) -> None:
         """Until everything put so far was told. For an orderly stop; give it a timeout."""
@@ -198,99 +140,111 @@ class Spool:
 
     async def close(self) -> None:
         """Stop telling; what is untold stays on disk for the next start."""
-        while self._waiting:
-            await asyncio.gather(*(done for _, done in self._waiting), return_exceptions=True)
+        try:
+            async with asyncio.timeout(CLOSE_S_MAX):
+                while self._waiting:
+                    await asyncio.wait([waiting.done for waiting in self._waiting])
+        except TimeoutError:
+            _lost.inc(len(self._waiting))
+            log.error("spool_lost", facts=len(self._waiting))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for waiting in self._waiting:
+            waiting.done.cancel()
         await asyncio.to_thread(self._log.close)
 
     async def _write(self) -> None:
         """Group commit: whatever came while the last batch was synced is the next batch."""
+        retry_s = RETRY_S_FIRST
         while True:
             await self._wanted.wait()
             self._wanted.clear()
             batch = self._waiting[:]
-            lines = b"".join(_line(fact) for fact, _ in batch)
-            safe = False
+            lines = b"".join(waiting.line for waiting in batch)
             try:
-                await asyncio.to_thread(self._log.append, lines)
-                safe = True
-                self._written.set()
+                await asyncio.to_thread(self._log.append, lines, [waiting.entry for waiting in batch])
             except OSError as error:
+                # A disk that is full now need not stay so; what waits behind this waits in order.
+                _failed.inc()
                 log.error("spool_write_failed", error=str(error), facts=len(batch))
-                for fact, _ in batch:
-                    _lost.labels(fact.kind).inc()
+                await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))
+                retry_s = min(retry_s * 2, RETRY_S_MAX)
+                self._wanted.set()
+                continue
+            retry_s = RETRY_S_FIRST
+            self._written.set()
             del self._waiting[: len(batch)]
-            for _, done in batch:
-                if not done.done():
-                    done.set_result(safe)
+            self._waiting_bytes -= len(lines)
+            for waiting in batch:
+                if not waiting.done.done():
+                    waiting.done.set_result(True)
             if self._waiting:
                 self._wanted.set()
             _bytes.set(self._log.untold_bytes)
 
     async def _tell(self) -> None:
-        retry_s = RETRY_S_FIRST
         while True:
             await self._written.wait()
             self._written.clear()
             while True:
-                facts, number, at = await asyncio.to_thread(self._log.take, BATCH_FACTS_MAX)
-                if facts and not await self._told_once(facts):
-                    await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))
-                    retry_s = min(retry_s * 2, RETRY_S_MAX)
+                try:
+                    found, number, at = await asyncio.to_thread(self._log.take, BATCH_FACTS_MAX)
+                except OSError as error:
+                    log.error("spool_read_failed", error=str(error))
+                    await asyncio.sleep(READ_RETRY_S)
                     continue
-                retry_s = RETRY_S_FIRST
+                if isinstance(found, Range):
+                    await self._tell_range(found)
+                elif found:
+                    await self._tell_facts(found)
                 if (number, at) != (self._log.told_number, self._log.told_at):
                     await asyncio.to_thread(self._log.trim, number, at)
                     _bytes.set(self._log.untold_bytes)
-                if not facts:
+                if not found:
                     break
             async with self._told:
                 self._told.notify_all()
 
-    async def _told_once(self, facts: Sequence[Fact]) -> bool:
-        try:
-            async with asyncio.timeout(RECORD_S_MAX):
-                await self._record(facts)
-        except Exception as error:
-            # Whatever keeps the event plane from taking them, they are not ours to drop.
-            _retried.inc()
-            log.warning("event_plane_away", error=f"{type(error).__name__}: {error}", facts=len(facts))
-            return False
-        return True
+    async def _tell_range(self, missing: Range) -> None:
+        """What the manifest has of it, until nothing was added meanwhile: from then on its segments are facts of their own again."""
+        key, told = (missing.broadcast_id, missing.apart), missing.first - 1
+        while True:
+            open_ = self._ranges.get(key)
+            # The manifest has a number before it is put here, so what is read after this has all up to it.
+            last = open_.last if open_ is not None else told
+            facts = [fact for fact in await self._restored(missing) if fact.number > told]
+            for at in range(0, len(facts), BATCH_FACTS_MAX):
+                await self._tell_facts(facts[at : at + BATCH_FACTS_MAX])
+            told = max([told, *(fact.number for fact in facts)])
+            open_ = self._ranges.get(key)
+            if open_ is None or open_.range != missing:
+                return
+            if open_.last <= last:
+                del self._ranges[key]
+                return
 
+    async def _restored(self, missing: Range) -> Sequence[SegmentsArchived]:
+        retry_s = RETRY_S_FIRST
+        while True:
+            try:
+                async with asyncio.timeout(RECORD_S_MAX):
+                    return await self._restore(missing)
+            except Exception as error:
+                log.warning("manifest_away", broadcast=missing.broadcast_id, error=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))
+            retry_s = min(retry_s * 2, RETRY_S_MAX)
 
-def _line(fact: Fact) -> bytes:
-    body = fact.model_dump_json().encode()
-    return b"%08x " % zlib.crc32(body) + body + b"\n"
-
-
-def _read(line: bytes) -> Fact | None:
-    checksum, _, body = line.removesuffix(b"\n").partition(b" ")
-    if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(body):
-        return None
-    try:
-        return _fact.validate_json(body)
-    except ValidationError:
-        return None
-
-
-def _whole_bytes(path: Path) -> int:
-    """Where the first line that was not written whole begins: what follows was never answered for."""
-    end = 0
-    with path.open("rb") as file:
-        for line in file:
-            checksum, _, body = line.removesuffix(b"\n").partition(b" ")
-            if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(body):
-                break
-            end += len(line)
-    return end
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    async def _tell_facts(self, facts: Sequence[Fact]) -> None:
+        """Until they are taken."""
+        retry_s = RETRY_S_FIRST
+        while True:
+            try:
+                async with asyncio.timeout(RECORD_S_MAX):
+                    return await self._record(facts)
+            except Exception as error:
+                # Whatever keeps the event plane from taking them, they are not ours to drop.
+                _retried.inc()
+                log.warning("event_plane_away", error=f"{type(error).__name__}: {error}", facts=len(facts))
+            await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))
+            retry_s = min(retry_s * 2, RETRY_S_MAX)

@@ -109,7 +109,7 @@ class SrtServer:
         self._listener = _INVALID
         self._publishers: set[asyncio.Task[None]] = set()
         self._sockets: set[int] = set()
-        self._closing = False
+        self._closing = self._draining = False
 
     def start(self, host: str, port: int) -> int:
         """Listen; the bound port is returned. Raises OSError."""
@@ -134,6 +134,10 @@ class SrtServer:
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._accept, args=(loop,), daemon=True, name="srt-accept").start()
         return int(struct.unpack(">H", bound.raw[2:4])[0])
+
+    def drain(self) -> None:
+        """Take no new callers. Those that are on go on: SRT has no word for "go elsewhere"."""
+        self._draining = True
 
     async def close(self) -> None:
         """Take no more; publishers that are on are disconnected."""
@@ -168,6 +172,10 @@ class SrtServer:
 
     def _came(self, opened: int, peer: str) -> None:
         if self._closing or len(self._publishers) >= CONNECTIONS_MAX:
+            self._srt.srt_close(opened)
+            return
+        if self._draining:
+            self._refuse(peer, "draining")
             self._srt.srt_close(opened)
             return
         task = asyncio.create_task(self._publisher(opened, peer))

@@ -64,10 +64,21 @@ class Storyboards:
         self._making: dict[str, asyncio.Task[None]] = {}
 
     def routes(self) -> list[BaseRoute]:
-        return [Route(f"/vod/{{broadcast_id}}/{FOLDER}/{{name}}", self.answer, methods=["GET", "HEAD"])]
+        get, folder = ["GET", "HEAD"], f"/vod/{{broadcast_id}}/{FOLDER}"
+        return [
+            # Lists of recordings show it to everybody, whoever may play them.
+            Route(f"{folder}/{POSTER}", self.poster, methods=get),
+            Route(f"{folder}/{{name}}", self._vod.gated(self.answer), methods=get),
+        ]
+
+    async def poster(self, request: Request) -> Response:
+        return await self._answer(request, POSTER)
 
     async def answer(self, request: Request) -> Response:
-        broadcast_id, name = request.path_params["broadcast_id"], request.path_params["name"]
+        return await self._answer(request, request.path_params["name"])
+
+    async def _answer(self, request: Request, name: str) -> Response:
+        broadcast_id = request.path_params["broadcast_id"]
         recording = await self._vod.recording(broadcast_id)
         if isinstance(recording, Response):
             return recording

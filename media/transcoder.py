@@ -21,6 +21,7 @@ from media.encoders import LIBX264, Encoder
 from media.flv import Began
 from media.fmp4.box import Fmp4Error
 from media.fmp4.reader import Fmp4Reader, Tracks
+from media.hls.cuts import SEGMENT_S
 from media.ladder import Rung, cost, frame_rate
 from media.sample import VIDEO_TIMESCALE, Packager, Rendition, Sample, SampleSink, Tag, TagType, VideoTrack
 
@@ -61,6 +62,7 @@ class Transcoder:
         name: str,
         shed: Callable[[Rung], None] = lambda _: None,
         encoder: Encoder = LIBX264,
+        segment_s: float = SEGMENT_S,
     ) -> None:
         assert began.video is not None
         self._video: VideoTrack = began.video
@@ -71,6 +73,7 @@ class Transcoder:
         self._added = added
         self._shed = shed
         self._encoder = encoder
+        self._segment_s = segment_s
         self._log = log.bind(broadcast=name)
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
@@ -184,7 +187,12 @@ class Transcoder:
         try:
             outputs = [(rung, write) for rung, (_, write) in zip(self._rungs, pipes, strict=True)]
             arguments = ffmpeg.command(
-                self._binary, self._video, outputs, audio=self._began.audio, encoder=self._encoder
+                self._binary,
+                self._video,
+                outputs,
+                audio=self._began.audio,
+                encoder=self._encoder,
+                segment_s=self._segment_s,
             )
             process = await asyncio.create_subprocess_exec(
                 *arguments,

@@ -1,4 +1,5 @@
-"""Accounts as others may see them, and which were erased. Texts of an erased person are shown by no query, whatever a row still says."""
+"""Accounts as others may see them, and which were erased. Texts of an erased person are shown by no query, whatever a row still says: those
+of `gateways.read_models` look here, and `forgetting` takes them out of the rows."""
 
 from collections.abc import Iterable
 from typing import Final

@@ -5,7 +5,14 @@ from typing import Final
 
 import orjson
 
-from domain.channel import ChannelDescribed, ChannelOpened, ChatModeChanged, ModeratorAppointed, ModeratorRemoved
+from domain.channel import (
+    ChannelDescribed,
+    ChannelOpened,
+    ChatModeChanged,
+    ModeratorAppointed,
+    ModeratorRemoved,
+    PlaybackRuleChanged,
+)
 from eventstore.port import Recorded
 from projections.projection import Projection
 from projections.rows import Change, Delete, Patch, Put, Table
@@ -20,6 +27,7 @@ CHANNELS: Final = Table(
         "category": "text",
         "tags": "jsonb",
         "chat_mode": "jsonb",
+        "subscribers_only_playback": "boolean",
         "opened_at": "timestamptz",
     },
 )
@@ -51,6 +59,11 @@ def _mode_changed(recorded: Recorded) -> Iterable[Change]:
     yield Patch(CHANNELS, (event.channel_id,), {"chat_mode": event.mode.model_dump_json()})
 
 
+def _playback_rule_changed(recorded: Recorded) -> Iterable[Change]:
+    event: PlaybackRuleChanged = recorded.event
+    yield Patch(CHANNELS, (event.channel_id,), {"subscribers_only_playback": event.subscribers_only})
+
+
 def _appointed(recorded: Recorded) -> Iterable[Change]:
     event: ModeratorAppointed = recorded.event
     yield Put(MODERATORS, (event.channel_id, event.account_id), {"username": event.username, "since": recorded.at})
@@ -63,12 +76,13 @@ def _removed(recorded: Recorded) -> Iterable[Change]:
 
 PROJECTION: Final = Projection(
     "channels",
-    version=1,
+    version=2,
     tables=(CHANNELS, MODERATORS),
     handlers={
         ChannelOpened: _opened,
         ChannelDescribed: _described,
         ChatModeChanged: _mode_changed,
+        PlaybackRuleChanged: _playback_rule_changed,
         ModeratorAppointed: _appointed,
         ModeratorRemoved: _removed,
     },

@@ -1,7 +1,8 @@
 """The chat log: every message with its place in its room, and what must no longer be shown of it.
 
 Deletions, bans and clears are rows of their own, joined when read: a message that comes after what hides it in a batch, or before it, reads
-the same, and no handler has to find the messages of a person. Replay by offset joins `recordings`.
+the same, and no handler has to find the messages of a person. What an erased person wrote is hidden by `accounts`, and `forgetting` takes
+the texts out of the rows. Replay by offset joins `recordings`.
 """
 
 from collections.abc import Iterable
@@ -26,6 +27,7 @@ MESSAGES: Final = Table(
         "reply_to": "text",
         "at": "timestamptz",
     },
+    personal={"text": "author_id"},
 )
 """`position` is the version of the room's stream: dense, and what clients resume from."""
 DELETED: Final = Table("deleted", {"channel_id": "text", "message_id": "text"})

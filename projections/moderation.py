@@ -25,6 +25,7 @@ ENTRIES: Final = Table(
         "until": "timestamptz",
         "mode": "jsonb",
     },
+    personal={"reason": "target_id"},
 )
 """`position` is the event's in its shard: a channel and its chat share one, and both kinds of act fall into one order."""
 
@@ -52,7 +53,7 @@ def _target(event: Any) -> dict[str, Any]:
 
 PROJECTION: Final = Projection(
     "moderation",
-    version=1,
+    version=2,
     tables=(ENTRIES,),
     handlers={
         MessageDeleted: _entry(

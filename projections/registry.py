@@ -4,6 +4,7 @@ from typing import Final
 
 from projections import (
     accounts,
+    bans,
     broadcasts,
     categories,
     channels,
@@ -36,6 +37,7 @@ PROJECTIONS: Final = {
     one.name: one
     for one in (
         accounts.PROJECTION,
+        bans.PROJECTION,
         broadcasts.PROJECTION,
         categories.PROJECTION,
         channels.PROJECTION,

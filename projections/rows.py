@@ -22,13 +22,14 @@ class Table:
     """A read-model table: key and other columns, each with its Postgres type, as `projections/schema/` creates it.
 
     A column that is bumped is NOT NULL with default 0. `shared` marks a table whose rows several shards write: its keys are then
-    locked in one order.
+    locked in one order. `personal` maps a column with a person's own text to the one with their account id (`projections.forgetting`).
     """
 
     name: str
     key: Mapping[str, str]
     columns: Mapping[str, str] = field(default_factory=dict)
     shared: bool = False
+    personal: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Who subscribes to whom, at which tier and until when, and each channel's subscriber count."""
+"""Who subscribes to whom, at which tier and until when. Whether one runs still is judged by who reads, by the time it is then."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 from domain.subscription import SubscriptionCancelled, SubscriptionExpired, SubscriptionRenewed, SubscriptionStarted
 from eventstore.port import Recorded
 from projections.projection import Projection
-from projections.rows import Bump, Change, Delete, Patch, Put, Table
+from projections.rows import Change, Delete, Patch, Put, Table
 
 SUBSCRIPTIONS: Final = Table(
     "subscriptions",
@@ -22,7 +22,6 @@ SUBSCRIPTIONS: Final = Table(
         "gifted_by": "text",
     },
 )
-COUNTS: Final = Table("counts", {"channel_id": "text"}, {"subscribers": "bigint"})
 
 
 def _started(recorded: Recorded) -> Iterable[Change]:
@@ -38,7 +37,6 @@ def _started(recorded: Recorded) -> Iterable[Change]:
         "gifted_by": event.gifted_by,
     }
     yield Put(SUBSCRIPTIONS, (event.channel_id, event.account_id), values)
-    yield Bump(COUNTS, (event.channel_id,), {"subscribers": 1})
 
 
 def _renewed(recorded: Recorded) -> Iterable[Change]:
@@ -56,13 +54,12 @@ def _cancelled(recorded: Recorded) -> Iterable[Change]:
 def _expired(recorded: Recorded) -> Iterable[Change]:
     event: SubscriptionExpired = recorded.event
     yield Delete(SUBSCRIPTIONS, (event.channel_id, event.account_id))
-    yield Bump(COUNTS, (event.channel_id,), {"subscribers": -1})
 
 
 PROJECTION: Final = Projection(
     "subscriptions",
-    version=1,
-    tables=(SUBSCRIPTIONS, COUNTS),
+    version=2,
+    tables=(SUBSCRIPTIONS,),
     handlers={
         SubscriptionStarted: _started,
         SubscriptionRenewed: _renewed,

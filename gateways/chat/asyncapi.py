@@ -59,6 +59,7 @@ _SENT: Final[dict[str, tuple[str, Json]]] = {
     "banned": ("A user may not write; their messages vanish.", {"position": _POSITION, "user": _TEXT, "by": _TEXT}),
     "unbanned": ("A ban or timeout was lifted.", {"position": _POSITION, "user": _TEXT, "by": _TEXT}),
     "cleared": ("All messages vanish.", {"position": _POSITION, "by": _TEXT}),
+    "erased": ("A person erased their account; their messages vanish.", {"user": _TEXT}),
     "mode": ("The room's modes changed.", {"mode": _MODE}),
     "position": ("Something that needs no showing happened.", {"position": _POSITION}),
     "gap": ("Too much was missed: these positions stand in the history only.", {"from": _POSITION, "to": _POSITION}),

@@ -4,10 +4,11 @@ The role `chat` makes one of each. A person's standing is kept for a moment, sin
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import monotonic
 from typing import Final
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import asyncpg
 
@@ -49,8 +50,10 @@ class Door:
         return None if row is None else str(row["subject_id"])
 
     def _by_token(self, token: str | None) -> Identity | None:
-        actor = self._tokens.verify(token) if token else None
-        return None if actor is None else Identity(actor.account_id, actor.username)
+        access = self._tokens.read(token) if token else None
+        if access is None:
+            return None
+        return Identity(access.actor.account_id, access.actor.username, access.session, access.expires_at)
 
     async def _by_ticket(self, ticket: str) -> Identity | None:
         if len(ticket) > TICKET_CHARS_MAX:
@@ -60,6 +63,12 @@ class Door:
         except Away as fault:
             raise StoreUnavailable(repr(fault)) from fault
         return None if found is None else Identity(*found)
+
+    async def alive(self, sessions: Collection[UUID]) -> Collection[UUID]:
+        try:
+            return await self._sessions.alive(sessions)
+        except Away as fault:
+            raise StoreUnavailable(repr(fault)) from fault
 
 
 _TOKEN: Final = Unauthenticated("unauthenticated", "This access token is not valid (any more).")
@@ -71,7 +80,7 @@ def _access(header: str | None) -> str | None:
 
 
 class ModelStandings:
-    """Roles from the store's own table, follows and subscriptions from the read models, which may lag a second."""
+    """Roles from the store's own table; follows, subscriptions and erasures from the read models, which may lag a second."""
 
     def __init__(self, store: EventStore, models: ReadModels, *, clock: Callable[[], float] = monotonic) -> None:
         self._store = store
@@ -90,6 +99,14 @@ class ModelStandings:
         while len(self._kept) > STANDINGS_MAX:
             self._kept.popitem(last=False)
         return standing
+
+    async def erased(self, usernames: Collection[str]) -> Collection[str]:
+        if not usernames:
+            return ()
+        try:
+            return await self._models.erased(usernames)
+        except Away as fault:
+            raise StoreUnavailable(repr(fault)) from fault
 
     async def _read(self, channel_id: str, account_id: str) -> Standing:
         role = await self._store.index_row("channel_roles", {"channel_id": channel_id, "account_id": account_id})

@@ -5,14 +5,13 @@ the event store. While the broker is away `healthy` is false and the pod asks th
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
-from prometheus_client import Counter as Metric
+from prometheus_client import Counter
 
 from eventstore.errors import StoreUnavailable
 from eventstore.port import Recorded
@@ -30,7 +29,7 @@ LOOK_S: Final = 2.0
 """How often the broker is asked what it has. aiokafka keeps quiet when the broker is gone, has forgotten, or is no longer asked."""
 ANSWER_S_MAX: Final = 2.0
 
-_undecodable = Metric("tallylight_chat_undecodable_records_total", "Kafka records that chat could not read")
+_undecodable = Counter("tallylight_chat_undecodable_records_total", "Kafka records that chat could not read")
 
 
 class KafkaFeed:
@@ -51,7 +50,7 @@ class KafkaFeed:
         self._deliver = deliver
         self._wanted = wanted
         self._fetch_wait_ms = fetch_wait_ms
-        self._watched: Counter[int] = Counter()
+        self._shards: set[int] = set()
         self._offsets: dict[TopicPartition, int] = {}
         self._consumer: AIOKafkaConsumer | None = None
         self._changed = asyncio.Event()
@@ -63,8 +62,8 @@ class KafkaFeed:
         return self._consumer is not None and self._wanted_partitions() <= set(self._offsets)
 
     async def watch(self, shard: int) -> None:
-        """Read the shard's partitions from their ends on. A broker that is away delays nobody: see `healthy`."""
-        self._watched[partition_of(shard, self._partitions)] += 1
+        """Read the shard's partitions from their ends on, until `unwatch`. A broker that is away delays nobody: see `healthy`."""
+        self._shards.add(shard)
         try:
             async with asyncio.timeout(ASSIGN_S_MAX):
                 await self._assign()
@@ -72,15 +71,13 @@ class KafkaFeed:
             log.warning("chat.feed", problem="broker away", error=repr(error))
         self._changed.set()
 
-    async def unwatch(self, shard: int) -> None:
-        partition = partition_of(shard, self._partitions)
-        self._watched[partition] -= 1
-        if self._watched[partition] <= 0:
-            del self._watched[partition]
+    def unwatch(self, shard: int) -> None:
+        self._shards.discard(shard)
         self._changed.set()
 
     def _wanted_partitions(self) -> set[TopicPartition]:
-        return {TopicPartition(topic, partition) for topic in TOPICS for partition in self._watched}
+        watched = {partition_of(shard, self._partitions) for shard in self._shards}
+        return {TopicPartition(topic, partition) for topic in TOPICS for partition in watched}
 
     async def _assign(self) -> None:
         async with self._assigning:

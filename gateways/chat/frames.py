@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 
 from domain import channel, chat
 from eventstore.port import Recorded
+from gateways.chat.text import bad_text
 
-TEXT_CHARS_MAX: Final = 500
 FRAME_BYTES_MAX: Final = 8 * 1024
 
 Json = dict[str, Any]
@@ -62,20 +62,9 @@ def parse(raw: str | bytes) -> PostMessage | Ping | BadFrame:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         return BadFrame("frame_invalid", f"{'.'.join(map(str, first['loc'])) or 'frame'}: {first['msg']}")
-    if isinstance(request, PostMessage) and (bad := _bad_text(request.text)):
+    if isinstance(request, PostMessage) and (bad := bad_text(request.text)):
         return BadFrame("text_invalid", bad, request.nonce)
     return request
-
-
-def _bad_text(text: str) -> str | None:
-    if not text.strip():
-        return "A message needs something to read."
-    if len(text) > TEXT_CHARS_MAX:
-        return f"A message has at most {TEXT_CHARS_MAX} characters."
-    # NUL cannot be stored in Postgres text; the other controls, lone surrogates included, only ever break screens.
-    if any((c < " " and c != "\t") or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in text):
-        return "A message has no control characters."
-    return None
 
 
 def encode(frame: Json) -> bytes:
@@ -149,6 +138,11 @@ def moderation(recorded: Recorded) -> Json:
             return {"type": "cleared", "position": position, "by": by}
         case _:
             return {"type": "position", "position": position}
+
+
+def erased(user: str) -> Json:
+    """A person's account was erased: everything they wrote vanishes. No fact of the room, hence without a position."""
+    return {"type": "erased", "user": user}
 
 
 def mode(value: channel.ChatMode) -> Json:

@@ -5,13 +5,11 @@ fast way: a room sees by its dense positions what it missed and reads that from 
 """
 
 import asyncio
-import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from hashlib import blake2b
 from itertools import groupby
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID, uuid5
 
 import structlog
@@ -23,7 +21,8 @@ from eventstore.errors import StoreUnavailable
 from eventstore.port import Appended, ChatPost, Duplicate, EventStore, Outcome, Recorded, Refused, shard_of
 from gateways.chat import frames
 from gateways.chat.frames import Json
-from gateways.chat.room import LOG_MAX, Room, encode_entries, entry, tick_s
+from gateways.chat.room import LOG_MAX, Room, entry, erase, tick_s, users_of
+from gateways.chat.text import emote_only, text_digest
 
 log = structlog.get_logger()
 
@@ -38,7 +37,6 @@ SWEEP_WITHOUT_KAFKA_S: Final = 0.5
 _COMMANDS: Final = UUID("5f0ed2c4-64f6-5d5b-9d9c-7a2d7d6c9a01")
 
 _delivered = Counter("tallylight_chat_frames_total", "Frames written to members")
-_slow = Counter("tallylight_chat_slow_readers_total", "Members cut off because they read too slowly")
 _filled = Counter("tallylight_chat_gaps_filled_total", "Times a room read from the store what Kafka had not brought")
 _members = Gauge("tallylight_chat_members", "Connected members")
 _rooms = Gauge("tallylight_chat_rooms", "Rooms held by this pod")
@@ -46,10 +44,12 @@ _rooms = Gauge("tallylight_chat_rooms", "Rooms held by this pod")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who speaks: from a verified access token or ticket."""
+    """Who speaks: from a verified access token or ticket, whose session it came with and until when it was good."""
 
     account_id: str
     username: str
+    session: UUID | None = None
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,10 @@ class Standing:
 class Standings(Protocol):
     async def standing(self, channel_id: str, account_id: str) -> Standing: ...
 
+    async def erased(self, usernames: Collection[str]) -> Collection[str]:
+        """Those of them whose accounts were erased."""
+        ...
+
 
 class Feed(Protocol):
     """Brings recorded events of the shards it watches to `Pod.deliver`."""
@@ -75,7 +79,7 @@ class Feed(Protocol):
         """Everything appended to the shard after this returns will be delivered."""
         ...
 
-    async def unwatch(self, shard: int) -> None: ...
+    def unwatch(self, shard: int) -> None: ...
 
 
 class Member(Protocol):
@@ -86,7 +90,7 @@ class Member(Protocol):
     """Whatever tells this viewer from others, in this process and in those that serve video."""
 
     def write(self, data: bytes) -> bool:
-        """Queue encoded WebSocket frames; False where the member reads too slowly and is being cut off."""
+        """Queue encoded WebSocket frames; False where the member is gone, or reads too slowly and is being cut off."""
         ...
 
     def encode(self, payload: bytes) -> bytes: ...
@@ -94,11 +98,27 @@ class Member(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Held:
-    room: Room
+    """A room of this pod, from its first guest's coming to its last one's leaving."""
+
+    channel_id: str
+    name: str
+    shard: int
+    guests: set[Member] = field(default_factory=set)
+    """Whoever is joining, is in the room, or was cut off and has not left yet: the room is held for them."""
     members: set[Member] = field(default_factory=set)
+    """Those of them who are written to."""
+    room: Room | None = None
+    """None until the store was read."""
+    opening: asyncio.Task[Room] | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     tick: asyncio.TimerHandle | None = None
     flushed_at: float = 0.0
+
+
+@dataclass(slots=True)
+class _Missed:
+    gap: list[bytes]
+    entries: list[Json]
 
 
 class Pod:
@@ -107,76 +127,93 @@ class Pod:
         self._feed = feed
         self._standings = standings
         self._held: dict[str, _Held] = {}
-        self._opening: dict[str, asyncio.Task[_Held]] = {}
         self._late: set[asyncio.Task[None]] = set()
 
     # -- joining ------------------------------------------------------------------------------------------------
 
     async def join(self, channel_id: str, name: str, member: Member, *, after: int | None) -> None:
-        """Make `member` one of the room's, and tell it where the room stands and what it missed. Raises StoreUnavailable."""
-        held = await self._hold(channel_id, name)
+        """Make `member` one of the room's, and tell it where the room stands and what it missed. Raises StoreUnavailable.
+
+        Whatever comes of it, `leave` must follow.
+        """
+        held = self._held.get(channel_id)
+        if held is None:
+            held = self._held[channel_id] = _Held(channel_id, name, shard_of(channel_id))
+            _rooms.set(len(self._held))
+        # Before anything is awaited: who leaves meanwhile must not take the room away.
+        held.guests.add(member)
+        room = await self._room(held)
         badges = (await self._standing(channel_id, member.identity)).badges
-        missed = await self._missed(held.room, after)
+        missed = await self._missed(room, after)
         # From here to the end nothing awaits: no frame of a tick can come between what was missed and what follows.
-        room = held.room
         self._flush(held)
-        if after is not None and missed is not None and (late := room.since(missed[1])):
-            missed[0].extend(late)
         user = member.identity.username if member.identity else None
         first = frames.welcome(room=name, position=room.position, user=user, badges=badges, mode=room.mode.model_dump())
-        history = room.recent() if after is None else (missed[0] if missed else room.since(after) or [])
+        if missed is not None:
+            history = missed.gap + room.resume(missed.entries)
+        else:
+            history = room.recent() if after is None else room.since(after) or []
         if member.write(b"".join(member.encode(payload) for payload in (frames.encode(first), *history))):
             held.members.add(member)
             _members.inc()
 
-    async def _missed(self, room: Room, after: int | None) -> tuple[list[bytes], int] | None:
-        """Frames after a position and the position they end at, read from the store; None where the room's memory has them all."""
-        if after is None or room.since(after) is not None:
+    async def _missed(self, room: Room, after: int | None) -> _Missed | None:
+        """What the store has after a position, up to where the room's memory goes on; None where that has it all."""
+        if after is None or room.remembers(after):
             return None
-        payloads: list[bytes] = []
-        first = max(after, room.position - RESUME_MAX)
-        if first > after:
-            payloads.append(frames.encode(frames.gap(after + 1, first)))
-        while room.since(first) is None:
-            events = await self._store.read_stream(room.stream, after=first, limit=LOG_MAX)
-            payloads.extend(encode_entries([entry(recorded) for recorded in events]))
-            first = events[-1].version
-        return payloads, first
+        at = max(after, room.position - RESUME_MAX)
+        missed = _Missed([frames.encode(frames.gap(after + 1, at))] if at > after else [], [])
+        while not room.remembers(at):
+            events = await self._store.read_stream(room.stream, after=at, limit=LOG_MAX)
+            entries = [entry(recorded) for recorded in events]
+            erase(entries, await self._standings.erased(users_of(entries)))
+            missed.entries.extend(entries)
+            at = events[-1].version
+        return missed
 
-    async def _hold(self, channel_id: str, name: str) -> _Held:
-        if held := self._held.get(channel_id):
-            return held
-        opening = self._opening.get(channel_id)
-        if opening is None:
-            opening = asyncio.create_task(self._open(channel_id, name))
-            self._opening[channel_id] = opening
-            opening.add_done_callback(lambda _: self._opening.pop(channel_id, None))
-        return await asyncio.shield(opening)
+    async def _room(self, held: _Held) -> Room:
+        """The room, read from the store for its first guest; others wait for the same reading."""
+        if held.opening is None:
+            held.opening = asyncio.create_task(self._open(held))
+        return await asyncio.shield(held.opening)
 
-    async def _open(self, channel_id: str, name: str) -> _Held:
-        # Watch first, then read: whatever is appended between the two comes by both ways, and repeats are passed over.
-        await self._feed.watch(shard_of(channel_id))
-        tail = await self._store.read_stream_tail(chat.stream(channel_id), limit=LOG_MAX)
-        mode = await self._store.index_row("chat_modes", {"channel_id": channel_id})
-        held = _Held(Room(channel_id, name, tail=tail, mode=_mode(mode)))
-        self._held[channel_id] = held
-        _rooms.set(len(self._held))
-        return held
+    async def _open(self, held: _Held) -> Room:
+        try:
+            # Watch first, then read: whatever is appended between the two comes by both ways, and repeats are passed over.
+            await self._feed.watch(held.shard)
+            tail = await self._store.read_stream_tail(chat.stream(held.channel_id), limit=LOG_MAX)
+            room = held.room = Room(held.channel_id, held.name, tail=tail)
+            # What the feed brought while this was read found no room.
+            await self._catch_up(held, room)
+            await self._forget_erased(held, room)
+        except BaseException:
+            # The next guest tries again.
+            held.room = held.opening = None
+            raise
+        return room
 
-    async def leave(self, channel_id: str, member: Member) -> None:
+    def leave(self, channel_id: str, member: Member) -> None:
+        """The end of every `join`. The last guest to leave takes the room, and what is read for it, away."""
         held = self._held.get(channel_id)
-        if held is None or member not in held.members:
+        if held is None or member not in held.guests:
             return
-        held.members.discard(member)
-        _members.dec()
-        if held.members:
+        held.guests.discard(member)
+        self._cut_off(held, member)
+        if held.guests:
             return
         if held.tick is not None:
             held.tick.cancel()
+        if held.opening is not None:
+            held.opening.cancel()
         del self._held[channel_id]
         _rooms.set(len(self._held))
-        if not any(shard_of(other) == shard_of(channel_id) for other in (*self._held, *self._opening)):
-            await self._feed.unwatch(shard_of(channel_id))
+        if all(other.shard != held.shard for other in self._held.values()):
+            self._feed.unwatch(held.shard)
+
+    def _cut_off(self, held: _Held, member: Member) -> None:
+        if member in held.members:
+            held.members.discard(member)
+            _members.dec()
 
     def members_of(self, channel_id: str) -> int:
         """How many connections are in a room here."""
@@ -201,32 +238,41 @@ class Pod:
         for stream, run in groupby(events, key=lambda recorded: recorded.stream):
             kind, _, channel_id = stream.partition("-")
             held = self._held.get(channel_id)
-            if held is None:
+            if held is None or held.room is None:
                 continue
             if kind == "chat":
-                await self._apply(held, list(run))
+                await self._apply(held, held.room, list(run))
             elif kind == "channel":
                 for recorded in run:
                     if isinstance(recorded.event, channel.ChatModeChanged):
-                        held.room.set_mode(recorded.event.mode)
+                        # What is being read at this moment may be the mode before it.
+                        async with held.lock:
+                            held.room.set_mode(recorded.event.mode)
                         self._schedule(held)
 
-    async def _apply(self, held: _Held, events: Sequence[Recorded]) -> None:
+    async def _apply(self, held: _Held, room: Room, events: Sequence[Recorded]) -> None:
         async with held.lock:
-            fresh = [recorded for recorded in events if recorded.version > held.room.position]
-            if fresh and fresh[0].version > held.room.position + 1:
-                await self._fill(held.room)
-            held.room.apply(fresh)
+            fresh = [recorded for recorded in events if recorded.version > room.position]
+            if fresh and fresh[0].version > room.position + 1:
+                await self._fill(room)
+            room.apply(fresh)
         self._schedule(held)
 
     async def _fill(self, room: Room) -> None:
-        _filled.inc()
         while events := await self._store.read_stream(room.stream, after=room.position, limit=LOG_MAX):
+            _filled.inc()
             room.apply(events)
 
-    async def _catch_up(self, held: _Held) -> None:
+    async def _catch_up(self, held: _Held, room: Room) -> None:
         async with held.lock:
-            await self._fill(held.room)
+            await self._fill(room)
+            room.set_mode(_mode(await self._store.index_row("chat_modes", {"channel_id": held.channel_id})))
+        self._schedule(held)
+
+    async def _forget_erased(self, held: _Held, room: Room) -> None:
+        """An erasure is a fact of the person's own shard, which the feed does not bring: it is asked for."""
+        for user in await self._standings.erased(room.authors):
+            room.forget(user)
         self._schedule(held)
 
     async def sweep(self) -> None:
@@ -238,19 +284,25 @@ class Pod:
             # Once more when Kafka is back: what came between the last look and the feed's new beginning, neither has seen.
             healthy = self._feed.healthy
             settled, was_healthy = healthy and was_healthy, healthy
-            if settled and now - swept_at < SWEEP_S:
+            due = now - swept_at >= SWEEP_S
+            if settled and not due:
                 continue
-            swept_at = now
+            if due:
+                swept_at = now
             for held in list(self._held.values()):
+                if (room := held.room) is None:
+                    continue
                 try:
-                    await self._catch_up(held)
+                    await self._catch_up(held, room)
+                    if due:
+                        await self._forget_erased(held, room)
                 except StoreUnavailable:
-                    log.warning("chat.sweep", room=held.room.name, problem="event store away")
+                    log.warning("chat.sweep", room=held.name, problem="event store away")
 
     # -- writing ------------------------------------------------------------------------------------------------
 
     def _schedule(self, held: _Held) -> None:
-        if held.tick is not None or not held.room.pending or not held.members:
+        if held.tick is not None or held.room is None or not held.room.pending or not held.members:
             return
         loop = asyncio.get_running_loop()
         # A room that was quiet answers at once; a busy one gathers for a tick.
@@ -262,7 +314,7 @@ class Pod:
             held.tick.cancel()
             held.tick = None
         held.flushed_at = asyncio.get_running_loop().time()
-        payloads = held.room.flush()
+        payloads = held.room.flush() if held.room is not None else []
         if not payloads:
             return
         encoded: bytes | None = None
@@ -270,9 +322,7 @@ class Pod:
             if encoded is None:
                 encoded = b"".join(member.encode(payload) for payload in payloads)
             if not member.write(encoded):
-                held.members.discard(member)
-                _members.dec()
-                _slow.inc()
+                self._cut_off(held, member)
         _delivered.inc(len(held.members))
 
     # -- posting ------------------------------------------------------------------------------------------------
@@ -325,13 +375,14 @@ class Pod:
     def _expect(self, channel_id: str, version: int) -> None:
         """If Kafka has not brought back by then what we know stands in the log, the store has it."""
         held = self._held.get(channel_id)
-        if held is None or held.room.position >= version:
+        room = held.room if held else None
+        if held is None or room is None or room.position >= version:
             return
 
         async def check() -> None:
             await asyncio.sleep(LATE_S)
-            if held.room.position < version:
-                await self._catch_up(held)
+            if room.position < version and held.guests:
+                await self._catch_up(held, room)
 
         task = asyncio.create_task(check())
         self._late.add(task)
@@ -341,17 +392,7 @@ class Pod:
         return Standing() if identity is None else await self._standings.standing(channel_id, identity.account_id)
 
 
-def text_digest(text: str) -> bytes:
-    """What the `unique` mode compares: case and spacing do not make a text another one."""
-    return blake2b(" ".join(text.casefold().split()).encode(), digest_size=16).digest()
-
-
-def emote_only(text: str) -> bool:
-    """Whether a text is pictographs alone (Unicode So, with the joiners, selectors and modifiers that shape them)."""
-    return all(unicodedata.category(char) in {"So", "Sk", "Mn", "Me", "Cf", "Zs"} for char in text)
-
-
-def _mode(row: object) -> ChatMode | None:
-    if not isinstance(row, dict):
-        return None
+def _mode(row: Mapping[str, Any] | None) -> ChatMode:
+    if row is None:
+        return ChatMode()
     return ChatMode(**{name: row[name] for name in ChatMode.model_fields if row.get(name) is not None})

@@ -14,6 +14,7 @@ from gateways.chat.feed import KafkaFeed
 from gateways.chat.pod import Pod
 from gateways.chat.server import ChatServer
 from gateways.health import Readiness
+from gateways.peers import Fronts
 from gateways.presence_sender import PresenceSender
 from gateways.settings import ChatSettings
 
@@ -33,7 +34,13 @@ async def run_chat(settings: ChatSettings, readiness: Readiness) -> None:
         )
         pod = Pod(store, feed, ModelStandings(store, opened.read_models))
         door = Door(store, Tokens(settings.token_secret.get_secret_value()), opened.sessions)
-        server = ChatServer(pod, door, bootstrap.new_id)
+        server = ChatServer(
+            pod,
+            door,
+            bootstrap.new_id,
+            fronts=Fronts(settings.trusted_fronts),
+            per_address_max=settings.chat_sockets_per_address_max,
+        )
         presence = PresenceSender(f"chat-{os.uname().nodename}-{os.getpid()}", settings.bootstrap_servers, pod.audience)
 
         async def store_answers() -> str | None:
@@ -48,7 +55,8 @@ async def run_chat(settings: ChatSettings, readiness: Readiness) -> None:
 
         readiness.check("store", store_answers)
         readiness.check("feed", feed_reads)
-        tasks = [asyncio.ensure_future(part) for part in (feed.run(), pod.sweep(), presence.run())]
+        parts = (feed.run(), pod.sweep(), presence.run(), server.watch_sessions())
+        tasks = [asyncio.ensure_future(part) for part in parts]
         try:
             await server.start(settings.host, settings.chat_port)
             readiness.ready()

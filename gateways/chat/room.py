@@ -5,12 +5,13 @@ fills from the event store) and coalesces everything since the last tick into on
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby, takewhile
 from typing import Final
 
 from domain import chat
 from domain.channel import ChatMode
+from domain.event import ERASED
 from eventstore.port import Recorded
 from gateways.chat import frames
 from gateways.chat.frames import Json
@@ -101,15 +102,71 @@ class Room:
 
     def since(self, after: int) -> list[bytes] | None:
         """Encoded frames of everything after a position, or None where it is older than this pod remembers."""
-        if after < self._log_after:
+        if not self.remembers(after):
             return None
-        missed = takewhile(lambda told: told["position"] > after, reversed(self._log))
-        return encode_entries(list(missed)[::-1])
+        return encode_entries(self._later(after))
+
+    def remembers(self, after: int) -> bool:
+        """Whether everything after a position stands in this memory."""
+        return after >= self._log_after
+
+    def resume(self, missed: list[Json]) -> list[bytes]:
+        """Encoded frames of entries read from the store, which end where this memory begins or later, and of what came after them.
+
+        What was removed by now is left out, whichever of the two holds the message and whichever its removal.
+        """
+        told = missed + self._later(missed[-1]["position"])
+        hide_removed(told)
+        return encode_entries(told)
+
+    def _later(self, after: int) -> list[Json]:
+        later = list(takewhile(lambda told: told["position"] > after, reversed(self._log)))
+        return later[::-1]
+
+    @property
+    def authors(self) -> set[str]:
+        """Whose messages those who join may be shown."""
+        return users_of(self._log)
+
+    def forget(self, user: str) -> None:
+        """A person was erased: their messages leave this memory, and those who see them are told."""
+        erase(self._log, {user})
+        self._pending.append(frames.erased(user))
 
     def recent(self) -> list[bytes]:
         """The last messages, for one who joins."""
         shown = [m for m in self._log if "type" not in m and "hidden" not in m]
         return encode_entries(shown[-HISTORY_ON_JOIN:])
+
+
+def users_of(entries: Iterable[Json]) -> set[str]:
+    """The authors of the messages that are shown."""
+    return {told["user"] for told in entries if "type" not in told and "hidden" not in told}
+
+
+def erase(entries: Iterable[Json], users: Collection[str]) -> None:
+    """Nothing is left of what these wrote."""
+    for told in entries:
+        if "type" not in told and told["user"] in users:
+            told.update(hidden=True, text=ERASED)
+
+
+def hide_removed(entries: Sequence[Json]) -> None:
+    """Mark every message that a later entry removes."""
+    deleted: set[str] = set()
+    silenced: set[str] = set()
+    cleared = False
+    for told in reversed(entries):
+        match told.get("type"):
+            case None:
+                if cleared or told["id"] in deleted or told["user"] in silenced:
+                    told["hidden"] = True
+            case "deleted":
+                deleted.add(told["id"])
+            case "banned" | "timeout":
+                silenced.add(told["user"])
+            case "cleared":
+                cleared = True
 
 
 def encode_entries(entries: Sequence[Json]) -> list[bytes]:

@@ -6,8 +6,10 @@ back later, 4100–4199 do not come back unchanged (the split that Centrifugo's 
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections import Counter as Counts
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Final, Protocol
 from urllib.parse import parse_qs, urlsplit
@@ -19,7 +21,7 @@ import structlog
 from prometheus_client import Counter
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, PayloadTooBig
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 
@@ -27,6 +29,7 @@ from eventstore.errors import StoreUnavailable
 from gateways.chat import frames
 from gateways.chat.frames import BadFrame, Ping, PostMessage
 from gateways.chat.pod import Identity, Pod
+from gateways.peers import Fronts, counted_as
 
 log = structlog.get_logger()
 
@@ -38,10 +41,14 @@ BAD_FRAMES_MAX: Final = 10
 
 _VIEWER: Final = re.compile(r"[A-Za-z0-9_-]{8,40}")
 
-CLOSE_SLOW: Final = 4000
+SESSIONS_LOOK_S: Final = 5.0
+"""How long somebody who logged out, or whose token ran out, may still write from an open socket."""
+
+CLOSE_SESSION: Final = 4001
 CLOSE_ABUSE: Final = 4100
 
 _refused = Counter("tallylight_chat_connections_refused_total", "Connections refused before the upgrade", ["code"])
+_slow = Counter("tallylight_chat_slow_readers_total", "Members cut off because they read too slowly")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,10 @@ class Doorkeeper(Protocol):
     ) -> Identity | Unauthenticated | None: ...
 
     async def channel_id(self, name: str) -> str | None: ...
+
+    async def alive(self, sessions: Collection[UUID]) -> Collection[UUID]:
+        """Those of them that nobody has ended."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +101,7 @@ class _Member:
             return False
         if transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
             # A close frame would only join the queue that nobody reads.
+            _slow.inc()
             transport.abort()
             return False
         transport.write(data)
@@ -99,11 +111,39 @@ class _Member:
         return self.write(self.encode(frames.encode(frame)))
 
 
+class _Connection(ServerConnection):
+    """Says why before it closes over a frame larger than any may be, which the library answers with a close alone."""
+
+    _told = False
+
+    def send_data(self) -> None:
+        if isinstance(self.protocol.parser_exc, PayloadTooBig) and not self._told:
+            self._told = True
+            error = frames.error("frame_too_large", f"A frame has at most {frames.FRAME_BYTES_MAX} bytes.")
+            self.transport.write(Frame(Opcode.TEXT, frames.encode(error)).serialize(mask=False))
+        super().send_data()
+
+
 class ChatServer:
-    def __init__(self, pod: Pod, door: Doorkeeper, new_id: Callable[[], UUID]) -> None:
+    def __init__(
+        self,
+        pod: Pod,
+        door: Doorkeeper,
+        new_id: Callable[[], UUID],
+        *,
+        fronts: Fronts,
+        per_address_max: int = 0,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """`per_address_max`: connections from one address; 0: any number."""
         self._pod = pod
         self._door = door
         self._new_id = new_id
+        self._fronts = fronts
+        self._per_address_max = per_address_max
+        self._clock = clock
+        self._addresses: Counts[str] = Counts()
+        self._members: set[_Member] = set()
         self._server: Server | None = None
         self._admitted: WeakKeyDictionary[ServerConnection, _Admitted] = WeakKeyDictionary()
 
@@ -114,6 +154,7 @@ class ChatServer:
             host,
             port,
             process_request=self._admit,
+            create_connection=_Connection,
             compression=None,
             max_size=frames.FRAME_BYTES_MAX,
             open_timeout=10,
@@ -142,6 +183,9 @@ class ChatServer:
             return _problem(426, "upgrade_required", "This address speaks WebSocket.", {"Upgrade": "websocket"})
         if self._server is not None and len(self._server.connections) >= CONNECTIONS_MAX:
             return _problem(503, "pod_full", "This chat pod is full.", {"Retry-After": "2"})
+        if not self._counted(connection, request):
+            detail = f"There are {self._per_address_max} connections from this address already."
+            return _problem(429, "too_many_connections", detail, {"Retry-After": "10"})
         after = _after(query.get("after"))
         if isinstance(after, str):
             return _problem(400, "after_invalid", after)
@@ -168,6 +212,7 @@ class ChatServer:
     async def _serve(self, connection: ServerConnection) -> None:
         admitted = self._admitted.pop(connection)
         member = _Member(connection, admitted.identity, admitted.viewer)
+        self._members.add(member)
         try:
             await self._pod.join(admitted.channel_id, admitted.name, member, after=admitted.after)
             await self._read(connection, member, admitted.channel_id)
@@ -176,7 +221,56 @@ class ChatServer:
         except ConnectionClosed:
             pass
         finally:
-            await self._pod.leave(admitted.channel_id, member)
+            self._members.discard(member)
+            self._pod.leave(admitted.channel_id, member)
+
+    def _counted(self, connection: ServerConnection, request: Request) -> bool:
+        """Count a connection for its address until it is gone. False: there are as many as there may be."""
+        peer = connection.remote_address
+        host = self._fronts.client(peer[0], request.headers.get_all("X-Forwarded-For")) if peer else None
+        if not self._per_address_max or host is None:
+            return True
+        address = counted_as(host)
+        if self._addresses[address] >= self._per_address_max:
+            return False
+        self._addresses[address] += 1
+
+        def gone(_: object) -> None:
+            self._addresses[address] -= 1
+            if not self._addresses[address]:
+                del self._addresses[address]
+
+        connection.connection_lost_waiter.add_done_callback(gone)
+        return True
+
+    async def watch_sessions(self) -> None:
+        """Close the sockets of those who logged out and of tokens that ran out. Runs for ever."""
+        while True:
+            await asyncio.sleep(SESSIONS_LOOK_S)
+            try:
+                await self._end_sessions()
+            except StoreUnavailable:
+                log.warning("chat.sessions", problem="event store away")
+
+    async def _end_sessions(self) -> None:
+        named = [(member, member.identity) for member in self._members if member.identity is not None]
+        sessions = {who.session for _, who in named if who.session is not None}
+        alive = await self._door.alive(sessions) if sessions else ()
+        now = self._clock()
+        closing = []
+        for member, who in named:
+            if who.session is not None and who.session not in alive:
+                closing.append(self._dismiss(member, "session_ended", "This session has ended; log in again."))
+            elif who.expires_at is not None and who.expires_at <= now:
+                closing.append(
+                    self._dismiss(member, "token_expired", "This access token ran out; come back with another.")
+                )
+        await asyncio.gather(*closing)
+
+    @staticmethod
+    async def _dismiss(member: _Member, code: str, detail: str) -> None:
+        member.send(frames.error(code, detail))
+        await member.connection.close(CLOSE_SESSION, code)
 
     async def _read(self, connection: ServerConnection, member: _Member, channel_id: str) -> None:
         allowance, bad = _Allowance(), 0

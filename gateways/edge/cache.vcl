@@ -8,12 +8,23 @@ vcl 4.1;
 import std;
 
 include "nodes.vcl";
+include "tokens.vcl";
 
 sub vcl_recv {
     if (req.restarts == 0) {
         # Whoever stands before us names the client; Varnish appends who that was.
         set req.http.X-Forwarded-For = regsub(req.http.X-Forwarded-For, ",[^,]*$", "");
         set req.http.Tallylight-Try = "0";
+        # Nobody says for himself what his token opens.
+        unset req.http.Tallylight-Opens;
+        unset req.http.Tallylight-Token;
+        unset req.http.Tallylight-Best;
+        unset req.http.Tallylight-Settled;
+        if (req.url ~ "^/play/[^/]+/") {
+            set req.http.Tallylight-Token = regsub(req.url, "^/play/([^/]+)/.*$", "\1");
+            set req.url = regsub(req.url, "^/play/[^/]+", "");
+            call read_token;
+        }
     }
     # Nothing here depends on who asks: one object serves everybody.
     unset req.http.Cookie;
@@ -59,11 +70,21 @@ sub vcl_hash {
 sub vcl_backend_fetch {
     unset bereq.http.Tallylight-Try;
     unset bereq.http.Tallylight-Node;
+    unset bereq.http.Tallylight-Best;
+    unset bereq.http.Tallylight-Settled;
+    unset bereq.http.Tallylight-Token;
+    unset bereq.http.Tallylight-Opens;
     unset bereq.http.Range;
+    # Who checks tokens is given what is for some only; it is kept for all of them.
+    call prove;
 }
 
 sub vcl_backend_response {
     unset beresp.http.Set-Cookie;
+    if (beresp.http.Tallylight-Closed && beresp.ttl > 300s) {
+        # What is closed to others today may be open tomorrow.
+        set beresp.ttl = 300s;
+    }
     if (beresp.http.Cache-Control ~ "no-store" || beresp.status >= 500) {
         # Whoever waited for this shares the answer, rather than asking one after the other; the next who comes asks anew.
         set beresp.ttl = 0.1s;
@@ -91,14 +112,44 @@ sub vcl_backend_error {
 }
 
 sub vcl_deliver {
-    if ((resp.status == 404 || resp.status >= 500) && req.url ~ "^/live/[^/]+/[^/?]+\.m3u8") {
-        # Not this node's: the next one's, perhaps.
+    if (req.url ~ "^/live/[^/]+/[^/?]+\.m3u8" && resp.http.Tallylight-Standing != "live" && !req.http.Tallylight-Settled) {
+        # Not this node's, or no more: the next one's, perhaps. Its encoder may have moved. In the end the best of all answers: what was
+        # interrupted may come back here, and who saw the end may see it again.
+        if (resp.http.Tallylight-Standing == "interrupted" && req.http.Tallylight-Best !~ "^interrupted ") {
+            set req.http.Tallylight-Best = "interrupted " + req.http.Tallylight-Try;
+        }
+        if (resp.http.Tallylight-Standing == "ended" && !req.http.Tallylight-Best) {
+            set req.http.Tallylight-Best = "ended " + req.http.Tallylight-Try;
+        }
         call next_node;
         if (req.http.Tallylight-Next) {
             unset req.http.Tallylight-Next;
             return (restart);
         }
+        if (req.http.Tallylight-Best) {
+            set req.http.Tallylight-Settled = "1";
+            set req.http.Tallylight-Best = regsub(req.http.Tallylight-Best, "^.* ", "");
+            if (req.http.Tallylight-Best != req.http.Tallylight-Try) {
+                set req.http.Tallylight-Try = req.http.Tallylight-Best;
+                return (restart);
+            }
+        }
     }
+    unset resp.http.Tallylight-Standing;
+    if (resp.http.Tallylight-Closed && resp.http.Tallylight-Closed != req.http.Tallylight-Opens) {
+        # The object stays what it is; this client goes without.
+        if (!req.http.Tallylight-Token) {
+            return (synth(401, "token_required"));
+        }
+        if (!req.http.Tallylight-Opens) {
+            return (synth(401, "token_invalid"));
+        }
+        return (synth(403, "token_foreign"));
+    }
+    if (resp.http.Tallylight-Closed) {
+        set resp.http.Cache-Control = regsub(resp.http.Cache-Control, "public", "private");
+    }
+    unset resp.http.Tallylight-Closed;
     if (resp.http.Tallylight-Channel && (resp.status == 200 || resp.status == 304)) {
         # Read by gateways.edge.viewers: the origin sees one request of many.
         std.log("channel:" + resp.http.Tallylight-Channel);

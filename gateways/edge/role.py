@@ -15,6 +15,7 @@ from gateways.engines.process import EngineFailed, listening
 from gateways.health import Readiness
 from gateways.presence_sender import PresenceSender
 from gateways.settings import EdgeSettings, SettingsInvalid
+from media.playback import Signer
 
 log = structlog.get_logger()
 
@@ -28,7 +29,8 @@ async def run_edge(settings: EdgeSettings, readiness: Readiness) -> None:
         nodes = vcl.read_nodes(settings.nodes)
     except vcl.NodesInvalid as fault:
         raise SettingsInvalid(f"TALLYLIGHT_NODES: {fault}") from None
-    config = vcl.prepare(nodes, settings.data_dir / "edge" / settings.edge)
+    signer = Signer(settings.playback_secret.get_secret_value())
+    config = vcl.prepare(nodes, settings.data_dir / "edge" / settings.edge, signer)
     arguments = vcl.command(
         config, host=settings.host, port=settings.edge_port, storage_mib=settings.edge_storage_mib, nodes=len(nodes)
     )

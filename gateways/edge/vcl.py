@@ -1,5 +1,6 @@
 """What varnishd is given: its command line, and the nodes as VCL. `cache.vcl` beside this is the policy; this only names backends."""
 
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateways.engines.process import EngineFailed, dying_with_parent
+from media.playback import EDGE, TOKEN, Signer
 
 POLICY: Final = Path(__file__).with_name("cache.vcl")
 HELD_S_MAX: Final = 30
@@ -92,10 +94,40 @@ def nodes_vcl(nodes: Mapping[str, tuple[str, int]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def prepare(nodes: Mapping[str, tuple[str, int]], folder: Path) -> Path:
+def tokens_vcl(signer: Signer) -> str:
+    """The two subroutines that have the key: `read_token`, which is `media.playback.Signer.channel_of`, and `prove`."""
+    token = "req.http.Tallylight-Token"  # noqa: S105 - where it stands
+    # Held against each other under another key: how far two signatures agree cannot be told from how long that takes.
+    compared = [
+        f'digest.hmac_sha256("compare:{signer.key}", {signature})'
+        for signature in (
+            f'"0x" + regsub({token}, "^.*\\.", "")',
+            f'digest.hmac_sha256("{signer.key}", regsub({token}, "\\.[^.]*$", ""))',
+        )
+    ]
+    until = f'regsub({token}, "^[^.]*\\.([0-9]*)\\..*$", "\\1")'
+    lines = [
+        "# Written by gateways.edge.vcl from TALLYLIGHT_PLAYBACK_SECRET.",
+        "import digest;",
+        "sub read_token {",
+        f'    if ({token} ~ "^{TOKEN}$"',
+        f"        && {compared[0]}",
+        f"            == {compared[1]}",
+        f"        && std.integer({until}, 0) > std.time2integer(now, 0)) {{",
+        f'        set req.http.Tallylight-Opens = regsub({token}, "\\..*$", "");',
+        "    }",
+        "}",
+        f'sub prove {{ set bereq.http.{EDGE} = "{signer.edge}"; }}',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def prepare(nodes: Mapping[str, tuple[str, int]], folder: Path, signer: Signer) -> Path:
     """Write the configuration below `folder`; where it begins."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / "nodes.vcl").write_text(nodes_vcl(nodes))
+    with open(os.open(folder / "tokens.vcl", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(tokens_vcl(signer))
     path = folder / "cache.vcl"
     path.write_text(POLICY.read_text())
     return path
@@ -106,7 +138,7 @@ def command(config: Path, *, host: str, port: int, storage_mib: int, nodes: int)
     parameters = {
         "vcl_path": config.parent,
         "timeout_idle": IDLE_S,
-        "max_restarts": nodes + 1,
+        "max_restarts": nodes + 2,  # each asked once, and the best of them again
         # Held requests wait without a thread; those that fetch for them have one each.
         "thread_pool_min": 50,
         "default_ttl": 0,

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Sequence
-from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Annotated, Any, Final
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import StringConstraints
+from pydantic import AfterValidator, StringConstraints
 
-from commands.accounts import EraseAccount, RegisterAccount
+from commands.accounts import ChangeDisplayName, EraseAccount, RegisterAccount
 from commands.authorise import platform_roles
 from commands.context import Actor, Call
 from domain.shared import Refusal, normalise_name
@@ -27,14 +27,43 @@ from gateways.auth import (
     cookie,
 )
 from gateways.errors import Problem
-from gateways.http.base import Api, ApiState, Body, CommandId, Somebody, perform, reading, same_site_only
+from gateways.http.answers import FollowedChannel, Me, NewAccountMade, OwnSubscription, Page, SessionBegun, Ticket
+from gateways.http.base import (
+    Api,
+    ApiState,
+    Body,
+    CommandId,
+    Cursor,
+    Limit,
+    Somebody,
+    after,
+    moment,
+    page,
+    perform,
+    reading,
+    same_site_only,
+    text,
+)
+from gateways.peers import counted_as
 
 routes = APIRouter(prefix="/api/v1", tags=["accounts"])
 
-IPV6_PREFIX: Final = 64
 _SESSIONS_PATH: Final = "/api/v1/sessions"
 Password = Annotated[
     str, StringConstraints(strip_whitespace=False, min_length=PASSWORD_CHARS_MIN, max_length=PASSWORD_CHARS_MAX)
+]
+DISPLAY_NAME_CHARS_MAX: Final = 40
+
+
+def _visible(name: str) -> str:
+    """Neither controls nor marks that turn or hide what is beside them."""
+    if not name.isprintable():
+        raise ValueError("must be of characters one can see")
+    return name
+
+
+DisplayName = Annotated[
+    str, StringConstraints(min_length=1, max_length=DISPLAY_NAME_CHARS_MAX), AfterValidator(_visible)
 ]
 Email = Annotated[str, StringConstraints(max_length=254, pattern=r"^[^@\s\x00]+@[^@\s\x00]+$")]
 
@@ -43,6 +72,10 @@ class NewAccount(Body):
     username: Annotated[str, StringConstraints(max_length=64)]
     password: Password
     email: Email | None = None
+
+
+class AccountPatch(Body):
+    display_name: DisplayName
 
 
 class Credentials(Body):
@@ -56,7 +89,7 @@ class Refresh(Body):
     refresh_token: Annotated[str, StringConstraints(max_length=200)] | None = None
 
 
-@routes.post("/accounts", status_code=201)
+@routes.post("/accounts", status_code=201, response_model=NewAccountMade)
 async def register(
     body: NewAccount, request: Request, response: Response, state: ApiState, command_id: CommandId
 ) -> dict[str, Any]:
@@ -72,15 +105,48 @@ async def register(
     return dict(done.value)
 
 
-@routes.get("/accounts/me", dependencies=[Depends(reading("channels"))])
+@routes.get("/accounts/me", dependencies=[Depends(reading("accounts", "channels"))], response_model=Me)
 async def me(state: ApiState, actor: Somebody) -> dict[str, Any]:
     channels = await state.read_models.channels_of(actor.account_id)
+    display_name = await state.people.display_name(actor.account_id)
     return {
         "account_id": actor.account_id,
         "username": actor.username,
+        "display_name": actor.username if display_name is None else display_name,
         "roles": sorted(actor.roles),
         "channels": [{"name": one["name"], "title": one["title"], "is_live": one["is_live"]} for one in channels],
     }
+
+
+@routes.patch("/accounts/me", status_code=204)
+async def describe(
+    body: AccountPatch, response: Response, state: ApiState, actor: Somebody, command_id: CommandId
+) -> None:
+    await perform(state, response, Call(command_id, actor), ChangeDisplayName(body.display_name))
+
+
+@routes.get(
+    "/accounts/me/follows",
+    dependencies=[Depends(reading("follows", "channels", "directory"))],
+    response_model=Page[FollowedChannel],
+)
+async def follows(state: ApiState, actor: Somebody, limit: Limit, cursor: Cursor = None) -> dict[str, Any]:
+    """Channels this account follows, the newest follow first."""
+    before = after(cursor, moment, text)
+    rows = await state.people.follows(actor.account_id, (before[0], before[1]) if before else None, limit + 1)
+    return page(rows, limit, lambda row: [row["since"].isoformat(), row["channel"]])
+
+
+@routes.get(
+    "/accounts/me/subscriptions",
+    dependencies=[Depends(reading("subscriptions", "channels"))],
+    response_model=Page[OwnSubscription],
+)
+async def subscriptions(state: ApiState, actor: Somebody, limit: Limit, cursor: Cursor = None) -> dict[str, Any]:
+    """This account's subscriptions that run still, the one that ends next first."""
+    start = after(cursor, moment, text)
+    rows = await state.people.subscriptions(actor.account_id, (start[0], start[1]) if start else None, limit + 1)
+    return page(rows, limit, lambda row: [row["expires_at"].isoformat(), row["id"]])
 
 
 @routes.delete("/accounts/me", status_code=204)
@@ -91,29 +157,31 @@ async def erase(response: Response, state: ApiState, actor: Somebody, command_id
     _forget_cookies(response)
 
 
-@routes.post("/sessions")
+@routes.post("/sessions", response_model=SessionBegun, response_model_exclude_unset=True)
 async def log_in(body: Credentials, request: Request, response: Response, state: ApiState) -> dict[str, Any]:
     same_site_only(request)
     username = body.username.strip().lower().replace("\x00", "?")
-    keys = (f"name:{username}", f"peer:{_peer(request)}")
-    _bounded(state.logins, keys)
+    peer = _peer(request)
+    # Per name and address, so that nobody can lock somebody else out; and per address, lest one tries every name.
+    bounds = ((state.logins, f"{username} {peer}"), (state.logins_of_address, peer))
+    _bounded(bounds)
     row = await state.context.store.index_row("credentials", {"username": username})
     right = await state.passwords.verify(body.password, row["password_hash"] if row else None)
     # Again: of many guesses sent at once, those beyond the bound are not told whether they were right.
-    _bounded(state.logins, keys)
+    _bounded(bounds)
     if not right or row is None:
-        for key in keys:
-            state.logins.note(key, time.monotonic())
+        for attempts, key in bounds:
+            attempts.note(key, time.monotonic())
         raise Problem("credentials_invalid", "User name or password is wrong.")
     return await _told(state, request, response, await state.sessions.begin(row["account_id"], username))
 
 
-def _bounded(attempts: Attempts, keys: Sequence[str]) -> None:
-    if wait_s := max(attempts.wait_s(key, time.monotonic()) for key in keys):
+def _bounded(bounds: Sequence[tuple[Attempts, str]]) -> None:
+    if wait_s := max(attempts.wait_s(key, time.monotonic()) for attempts, key in bounds):
         raise Problem("too_many_attempts", "Too many wrong passwords; please wait.", wait_s=round(wait_s, 1))
 
 
-@routes.post("/sessions/refresh")
+@routes.post("/sessions/refresh", response_model=SessionBegun, response_model_exclude_unset=True)
 async def refresh(request: Request, response: Response, state: ApiState, body: Refresh | None = None) -> dict[str, Any]:
     same_site_only(request)
     session = None
@@ -134,17 +202,18 @@ async def log_out(request: Request, response: Response, state: ApiState) -> None
     token = bearer(request.headers.get("Authorization"))
     if token is None and (refresh_token := cookie(cookies, REFRESH_COOKIE)):
         await state.sessions.end(refresh_token)
-    elif family := state.tokens.session_of(token or cookie(cookies, ACCESS_COOKIE) or ""):
+    elif family := _session(request, state):
         await state.sessions.end_family(family)
     else:
         raise Problem("unauthenticated", "There is no session to end.")
     _forget_cookies(response)
 
 
-@routes.post("/chat-tickets", status_code=201)
-async def chat_ticket(state: ApiState, actor: Somebody) -> dict[str, Any]:
+@routes.post("/chat-tickets", status_code=201, response_model=Ticket)
+async def chat_ticket(request: Request, state: ApiState, actor: Somebody) -> dict[str, Any]:
     """For clients that can set neither header nor cookie on a WebSocket: good once, for half a minute."""
-    return {"ticket": await state.sessions.ticket(actor), "expires_in": TICKET_S}
+    ticket = await state.sessions.ticket(actor, _session(request, state))
+    return {"ticket": ticket, "expires_in": TICKET_S}
 
 
 async def _told(state: Api, request: Request, response: Response, session: Session) -> dict[str, Any]:
@@ -169,12 +238,11 @@ def _forget_cookies(response: Response) -> None:
 
 
 def _peer(request: Request) -> str:
-    """The address the front saw. Of IPv6 the network: whoever has one address of it has them all."""
-    host = request.client.host if request.client else "unknown"
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host
-    if isinstance(address, IPv4Address):
-        return host
-    return str(address.ipv4_mapped or ip_network((address, IPV6_PREFIX), strict=False))
+    """The address the front saw."""
+    return counted_as(request.client.host if request.client else "unknown")
+
+
+def _session(request: Request, state: Api) -> UUID | None:
+    """The session of the access token, by whichever way it came."""
+    token = bearer(request.headers.get("Authorization")) or cookie(request.headers.get("Cookie"), ACCESS_COOKIE)
+    return state.tokens.session_of(token or "")

@@ -21,6 +21,8 @@ from gateways.chat import asyncapi
 from gateways.errors import Problem
 from gateways.http import accounts, channels, chat, clips, money, stream_health, webhooks
 from gateways.http.base import Api
+from gateways.http.description import describe
+from gateways.read_models import NO_READ_MODEL
 from gateways.web import pages
 
 log = structlog.get_logger()
@@ -62,6 +64,7 @@ def build(api: Api, *, alive: Health, ready: Health) -> FastAPI:
     async def describe_chat() -> dict[str, Any]:
         return asyncapi.document()
 
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     app.router.routes.extend(pages.routes)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -69,6 +72,8 @@ def build(api: Api, *, alive: Health, ready: Health) -> FastAPI:
     app.add_exception_handler(Exception, _fault)
     for fault in (StoreUnavailable, TooBusy, *FAULTS_OF_CONNECTION):
         app.add_exception_handler(fault, _unavailable)
+    for missing in NO_READ_MODEL:
+        app.add_exception_handler(missing, _no_read_model)
     app.add_middleware(Limits)
     return app
 
@@ -165,6 +170,12 @@ async def _http(request: Request, fault: Exception) -> Response:
 async def _unavailable(request: Request, fault: Exception) -> Response:
     log.warning("api.unavailable", path=request.url.path, fault=str(fault)[:200])
     return Problem("unavailable", "Tallylight cannot answer this for a moment; please try again.").response()
+
+
+async def _no_read_model(request: Request, fault: Exception) -> Response:
+    """Before a projector's first start there are no rows, and after an upgrade older ones, until they are made anew."""
+    log.error("api.no_read_model", path=request.url.path, fault=str(fault)[:200])
+    return Problem("unavailable", "What answers this is being made ready; please try again soon.").response()
 
 
 async def _fault(request: Request, fault: Exception) -> Response:

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import binascii
-import hmac
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +12,8 @@ from urllib.parse import urlsplit
 from uuid import UUID, uuid5
 
 import orjson
-from fastapi import Depends, Header, Query, Request, Response
+from fastapi import Depends, Header, Query, Request, Response, Security
+from fastapi.security import APIKeyCookie, HTTPBearer
 from pydantic import BaseModel, ConfigDict
 
 from commands.bus import handle
@@ -23,7 +23,9 @@ from eventstore.port import SHARDS, Placed
 from gateways.auth import ACCESS_COOKIE, Attempts, Passwords, Sessions, Tokens, bearer, cookie
 from gateways.bootstrap import new_id
 from gateways.errors import Problem
+from gateways.people import People
 from gateways.read_models import PAGE_MAX, ReadModels
+from media.playback import Signer
 from projections.queries import wait_for
 
 POSITION_HEADER: Final = "Tallylight-Position"
@@ -42,6 +44,7 @@ class Api:
 
     context: Context
     read_models: ReadModels
+    people: People
     sessions: Sessions
     passwords: Passwords
     tokens: Tokens
@@ -49,18 +52,16 @@ class Api:
     public_url: str
     rtmp_url: str
     srt_url: str
-    secret: str
     logins: Attempts
+    """By user name and address."""
+    logins_of_address: Attempts
     registrations: Attempts
     stream_health: Callable[[str], Awaitable[dict[str, Any] | None]]
     """Of the channel with this id, if it is on air: `gateways.stream_health`."""
+    playback: Signer
+    """Signs what subscribers play by."""
     webhook_secrets: Mapping[str, str] = field(default_factory=dict)
     """By the name of the provider that signs with it."""
-
-    def stream_key(self, command_id: UUID) -> str:
-        """256 bits nobody can guess, and the same for the same command: its answer may be asked for again."""
-        digest = hmac.new(self.secret.encode(), b"stream-key:" + command_id.bytes, sha256).digest()
-        return "tl_" + base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
 class Body(BaseModel):
@@ -110,7 +111,16 @@ def same_site_only(request: Request) -> None:
     raise Problem("cross_site", "This request came from another site.")
 
 
-def somebody(actor: Annotated[Actor | None, Depends(whoever)]) -> Actor:
+# For the description alone: `whoever` reads them.
+_BEARER: Final = HTTPBearer(auto_error=False)
+_COOKIE: Final = APIKeyCookie(name=ACCESS_COOKIE, auto_error=False)
+
+
+def somebody(
+    actor: Annotated[Actor | None, Depends(whoever)],
+    _bearer: Annotated[object, Security(_BEARER)],
+    _cookie: Annotated[object, Security(_COOKIE)],
+) -> Actor:
     if actor is None:
         raise Problem("unauthenticated", "Log in first.")
     return actor

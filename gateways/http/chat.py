@@ -7,11 +7,14 @@ from pydantic import Field, StringConstraints
 
 from commands.authorise import may_moderate
 from commands.channels import AppointModerator, ChangeChatMode, RemoveModerator
-from commands.context import Call
-from commands.moderation import TIMEOUT_S_MAX, Ban, DeleteMessage, Unban
+from commands.context import Actor, Call
+from commands.moderation import TIMEOUT_S_MAX, Ban, ClearChat, DeleteMessage, Unban
 from domain.channel import ChatMode
 from gateways.errors import Problem
+from gateways.http import answers
+from gateways.http.answers import BanMade, Message, ModerationEntry, Moderator, Page, ReplayedMessage
 from gateways.http.base import (
+    Api,
     ApiState,
     Body,
     CommandId,
@@ -21,9 +24,11 @@ from gateways.http.base import (
     account_of,
     after,
     channel_id_of,
+    moment,
     page,
     perform,
     reading,
+    text,
     whole,
 )
 
@@ -32,7 +37,7 @@ routes = APIRouter(prefix="/api/v1", tags=["chat"])
 SLOW_S_MAX = 120
 FOLLOWERS_ONLY_MIN_MAX = 3 * 30 * 24 * 60
 HOURS_S_MAX = 30 * 86_400.0
-_history = Depends(reading("chat_log"))
+_history = Depends(reading("chat_log", "accounts"))
 
 
 class NewBan(Body):
@@ -51,17 +56,21 @@ class ChatModePatch(Body):
     unique: bool = False
 
 
-@routes.get("/channels/{name}/chat", dependencies=[_history])
+@routes.get("/channels/{name}/chat", dependencies=[_history], response_model=Page[Message])
 async def history(
     name: str, state: ApiState, limit: Limit, after: Annotated[int, Query(ge=0, lt=2**62)] = 0, cursor: Cursor = None
 ) -> dict[str, Any]:
-    """Messages after a position, oldest first, without what was removed."""
+    """Messages after a position, oldest first, without what was removed or erased."""
     start = _position(cursor) if cursor is not None else after
     rows = await state.read_models.chat(await channel_id_of(state, name), start, limit + 1)
     return page(rows, limit, lambda row: [row["position"]])
 
 
-@routes.get("/broadcasts/{broadcast_id}/chat", dependencies=[_history, Depends(reading("recordings"))])
+@routes.get(
+    "/broadcasts/{broadcast_id}/chat",
+    dependencies=[_history, Depends(reading("recordings"))],
+    response_model=Page[ReplayedMessage],
+)
 async def replay(
     broadcast_id: str,
     state: ApiState,
@@ -79,7 +88,26 @@ async def replay(
     return page(rows, limit, lambda row: [row["position"]])
 
 
-@routes.post("/channels/{name}/bans", status_code=201)
+@routes.get("/channels/{name}/bans", dependencies=[Depends(reading("bans"))], response_model=Page[answers.Ban])
+async def bans(name: str, state: ApiState, actor: Somebody, limit: Limit, cursor: Cursor = None) -> dict[str, Any]:
+    """Bans and timeouts that hold now, newest first; for the channel's owner and moderators."""
+    channel_id = await _moderated(name, state, actor)
+    rows = await state.people.bans(channel_id, _position(cursor) if cursor is not None else None, limit + 1)
+    return page(rows, limit, lambda row: [row["position"]])
+
+
+@routes.get("/channels/{name}/moderators", dependencies=[Depends(reading("channels"))], response_model=Page[Moderator])
+async def moderators(
+    name: str, state: ApiState, actor: Somebody, limit: Limit, cursor: Cursor = None
+) -> dict[str, Any]:
+    """In the order they were appointed; for the channel's owner and moderators."""
+    channel_id = await _moderated(name, state, actor)
+    start = after(cursor, moment, text)
+    rows = await state.people.moderators(channel_id, (start[0], start[1]) if start else None, limit + 1)
+    return page(rows, limit, lambda row: [row["since"].isoformat(), row["username"]])
+
+
+@routes.post("/channels/{name}/bans", status_code=201, response_model=BanMade)
 async def ban(
     name: str, body: NewBan, response: Response, state: ApiState, actor: Somebody, command_id: CommandId
 ) -> dict[str, Any]:
@@ -100,6 +128,12 @@ async def unban(
     await perform(state, response, Call(command_id, actor), Unban(channel_id, account_id, plain))
 
 
+@routes.delete("/channels/{name}/chat", status_code=204)
+async def clear_chat(name: str, response: Response, state: ApiState, actor: Somebody, command_id: CommandId) -> None:
+    """Everything said so far vanishes, from screens and from the history."""
+    await perform(state, response, Call(command_id, actor), ClearChat(await channel_id_of(state, name)))
+
+
 @routes.delete("/channels/{name}/chat/{message_id}", status_code=204)
 async def delete_message(
     name: str, message_id: str, response: Response, state: ApiState, actor: Somebody, command_id: CommandId
@@ -108,7 +142,7 @@ async def delete_message(
     await perform(state, response, Call(command_id, actor), command)
 
 
-@routes.patch("/channels/{name}/chat-mode")
+@routes.patch("/channels/{name}/chat-mode", response_model=ChatMode)
 async def chat_mode(
     name: str, body: ChatModePatch, response: Response, state: ApiState, actor: Somebody, command_id: CommandId
 ) -> dict[str, Any]:
@@ -136,17 +170,27 @@ async def remove(
     await perform(state, response, Call(command_id, actor), command)
 
 
-@routes.get("/channels/{name}/moderation-log", dependencies=[Depends(reading("moderation"))])
+@routes.get(
+    "/channels/{name}/moderation-log",
+    dependencies=[Depends(reading("moderation", "accounts"))],
+    response_model=Page[ModerationEntry],
+)
 async def moderation_log(
     name: str, state: ApiState, actor: Somebody, limit: Limit, cursor: Cursor = None
 ) -> dict[str, Any]:
     """Who did what to whom, newest first; for the channel's owner and moderators."""
-    channel_id = await channel_id_of(state, name)
-    if refusal := await may_moderate(state.context, channel_id, actor):
-        raise Problem.of(refusal)
+    channel_id = await _moderated(name, state, actor)
     before = _position(cursor) if cursor is not None else None
     rows = await state.read_models.moderation_log(channel_id, before, limit + 1)
     return page(rows, limit, lambda row: [row["position"]])
+
+
+async def _moderated(name: str, state: Api, actor: Actor) -> str:
+    """The id of a channel that this person moderates."""
+    channel_id = await channel_id_of(state, name)
+    if refusal := await may_moderate(state.context, channel_id, actor):
+        raise Problem.of(refusal)
+    return channel_id
 
 
 def _position(cursor: str) -> int:

@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, Field, model_validator
 from commands.broadcasts import CreateClip, DeleteClip
 from commands.context import Call
 from gateways.errors import Problem
+from gateways.http.answers import Chapter, Clip, ClipMade, Page
 from gateways.http.base import (
     TIME_MAX,
     TIME_MIN,
@@ -58,7 +59,7 @@ class NewClip(Body):
         return self
 
 
-@routes.post("/broadcasts/{broadcast_id}/clips", status_code=201, dependencies=[_timeline])
+@routes.post("/broadcasts/{broadcast_id}/clips", status_code=201, dependencies=[_timeline], response_model=ClipMade)
 async def create_clip(
     broadcast_id: str, body: NewClip, response: Response, state: ApiState, actor: Somebody, command_id: CommandId
 ) -> dict[str, Any]:
@@ -83,7 +84,7 @@ async def _range(state: Api, broadcast_id: str, body: NewClip) -> tuple[float, f
     return round(start_s, 3), round(end_s, 3)
 
 
-@routes.get("/clips/{clip_id}", dependencies=[_clips])
+@routes.get("/clips/{clip_id}", dependencies=[_clips], response_model=Clip)
 async def clip(clip_id: str, state: ApiState) -> dict[str, Any]:
     return _shown(await _found(state, clip_id))
 
@@ -97,23 +98,28 @@ async def delete_clip(
     await perform(state, response, Call(command_id, actor), DeleteClip(found["broadcast_id"], found["id"]))
 
 
-@routes.get("/channels/{name}/clips", dependencies=[_clips])
+@routes.get("/channels/{name}/clips", dependencies=[_clips], response_model=Page[Clip])
 async def clips_of_channel(name: str, state: ApiState, limit: Limit, cursor: Cursor = None) -> dict[str, Any]:
     return await _list(state, limit, cursor, channel_id=await channel_id_of(state, name), broadcast_id=None)
 
 
-@routes.get("/broadcasts/{broadcast_id}/clips", dependencies=[_clips])
+@routes.get("/broadcasts/{broadcast_id}/clips", dependencies=[_clips], response_model=Page[Clip])
 async def clips_of_broadcast(broadcast_id: str, state: ApiState, limit: Limit, cursor: Cursor = None) -> dict[str, Any]:
     return await _list(state, limit, cursor, channel_id=None, broadcast_id=broadcast_id.replace("\x00", "?"))
 
 
-@routes.get("/broadcasts/{broadcast_id}/chapters", dependencies=[_timeline])
+@routes.get("/broadcasts/{broadcast_id}/chapters", dependencies=[_timeline], response_model=Page[Chapter])
 async def chapters(broadcast_id: str, state: ApiState) -> dict[str, Any]:
     """Where title or category changed, in seconds of the recording."""
     return {"items": await _chapters(state, broadcast_id), "next": None}
 
 
-@routes.get("/broadcasts/{broadcast_id}/chapters.vtt", dependencies=[_timeline])
+@routes.get(
+    "/broadcasts/{broadcast_id}/chapters.vtt",
+    dependencies=[_timeline],
+    response_class=Response,
+    responses={200: {"content": {"text/vtt": {"schema": {"type": "string"}}}}},
+)
 async def chapters_vtt(broadcast_id: str, state: ApiState) -> Response:
     """The same as WebVTT, for a player's `<track kind="chapters">`."""
     found = await _chapters(state, broadcast_id)

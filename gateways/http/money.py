@@ -8,6 +8,7 @@ from pydantic import AwareDatetime, Field, StringConstraints
 from commands.context import Actor, Call
 from commands.money import CancelSubscription, Subscribe
 from gateways.errors import Problem
+from gateways.http.answers import Page, Posting, SubscriptionBought, TrialBalance
 from gateways.http.base import (
     TIME_MAX,
     TIME_MIN,
@@ -45,7 +46,7 @@ def finance(actor: Somebody) -> Actor:
     return actor
 
 
-@routes.post("/channels/{name}/subscriptions", status_code=201)
+@routes.post("/channels/{name}/subscriptions", status_code=201, response_model=SubscriptionBought)
 async def subscribe(
     name: str,
     body: NewSubscription,
@@ -77,7 +78,7 @@ async def cancel(
     await perform(state, response, Call(command_id, actor), CancelSubscription(found["channel_id"]))
 
 
-@routes.get("/finance/trial-balance", dependencies=[_books, Depends(finance)])
+@routes.get("/finance/trial-balance", dependencies=[_books, Depends(finance)], response_model=TrialBalance)
 async def trial_balance(state: ApiState, as_of: Moment = None, recorded_as_of: Moment = None) -> dict[str, Any]:
     """Debits and credits of every account, in minor units; each currency's totals are equal."""
     # An event is booked when it is recorded, so the two ask the same of these books.
@@ -92,7 +93,9 @@ async def trial_balance(state: ApiState, as_of: Moment = None, recorded_as_of: M
     return {"items": items, "next": None, "totals": totals, "balanced": balanced}
 
 
-@routes.get("/finance/accounts/{account}/postings", dependencies=[_books, Depends(finance)])
+@routes.get(
+    "/finance/accounts/{account}/postings", dependencies=[_books, Depends(finance)], response_model=Page[Posting]
+)
 async def postings(account: str, state: ApiState, limit: Limit, cursor: Cursor = None) -> dict[str, Any]:
     start = after(cursor, moment, small, whole, small)
     rows = await state.read_models.postings(account.replace("\x00", "?"), start, limit + 1)

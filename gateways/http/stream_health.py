@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends
 from starlette.responses import StreamingResponse
 
 from gateways.errors import Problem
+from gateways.http.answers import StreamHealthNow
 from gateways.http.base import Api, ApiState, Somebody, channel_id_of, reading
 
 routes = APIRouter(prefix="/api/v1", tags=["channels"])
@@ -35,13 +36,24 @@ async def own_channel(name: str, state: ApiState, actor: Somebody) -> str:
 OwnChannel = Annotated[str, Depends(own_channel)]
 
 
-@routes.get("/channels/{name}/stream-health", dependencies=[Depends(reading("channels"))])
+# Described and not judged: while releases change over, a media node of another one says what it does.
+@routes.get(
+    "/channels/{name}/stream-health",
+    dependencies=[Depends(reading("channels"))],
+    response_model=None,
+    responses={200: {"model": StreamHealthNow}},
+)
 async def stream_health(channel_id: OwnChannel, state: ApiState) -> dict[str, Any]:
     """Bitrate, frames, key frames, the renditions and advice; null while nothing is on air."""
     return {"broadcast": await state.stream_health(channel_id)}
 
 
-@routes.get("/channels/{name}/stream-health/feed", dependencies=[Depends(reading("channels"))])
+@routes.get(
+    "/channels/{name}/stream-health/feed",
+    dependencies=[Depends(reading("channels"))],
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
 async def feed(channel_id: OwnChannel, state: ApiState) -> StreamingResponse:
     """The same each second, as events of the type `health`."""
     if _feeds >= FEEDS_MAX:

@@ -16,6 +16,8 @@ from fastapi import FastAPI, Header, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.middleware.base import RequestResponseEndpoint
+from starlette.responses import Response
 
 from commands.money import NEVER_CHARGED
 
@@ -137,6 +139,14 @@ class Charges:
 def build(charges: Charges, secret: str) -> FastAPI:
     """The provider's HTTP API; callers authenticate with `Authorization: Bearer <secret>`."""
     app = FastAPI(title="Sandbox payment provider", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.middleware("http")
+    async def bounded(request: Request, answer: RequestResponseEndpoint) -> Response:
+        length = request.headers.get("Content-Length", "0")
+        # Our one client says how long its bodies are.
+        if "Transfer-Encoding" in request.headers or not length.isdigit() or int(length[:12]) > BODY_BYTES_MAX:
+            return _error(413, "body_too_large", f"A body has at most {BODY_BYTES_MAX} bytes, and says how many.")
+        return await answer(request)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:

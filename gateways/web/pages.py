@@ -135,7 +135,7 @@ async def _favicon(request: Request) -> Response:
 
 
 async def _robots(request: Request) -> Response:
-    lines = "User-agent: *\nDisallow: /api/\nDisallow: /dashboard\nDisallow: /moderation/\nDisallow: /finance\n"
+    lines = "User-agent: *\nDisallow: /api/\nDisallow: /dashboard\nDisallow: /settings\nDisallow: /moderation/\nDisallow: /finance\n"
     return Response(lines, headers=SECURITY_HEADERS, media_type="text/plain")
 
 
@@ -144,6 +144,7 @@ routes: Final = [
     Route("/login", _plain("login.html")),
     Route("/register", _plain("register.html")),
     Route("/dashboard", _plain("dashboard.html")),
+    Route("/settings", _plain("settings.html")),
     Route("/finance", _plain("finance.html")),
     Route("/docs", _plain("docs.html")),
     Route("/moderation/{channel}", _of_channel("moderation.html")),

@@ -1,14 +1,17 @@
-"""Reads the fragmented MP4 that FFmpeg writes to a pipe. The pipeline feeds what it read and gets tracks, then samples.
+"""Reads fragmented MP4: what FFmpeg writes to a pipe, and what we wrote ourselves. Fed bytes, it gives tracks, then samples.
 
 Sans-IO: bytes in, values out, any split of the bytes gives the same values. Bad input raises `Fmp4Error`, nothing else, and memory
-stays within the maxima below. Reads H.264 and AAC in fragments whose offsets count from their own moof; edit lists are ignored.
+stays within the maxima below. H.264, HEVC, AV1, AAC and Opus in fragments whose offsets count from their own moof; edit lists are ignored.
 """
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from media.codecs import CodecError, av1_track, hevc_track
 from media.fmp4.box import Fmp4Error, child, children, header
+from media.fmp4.writer import AUDIO_CONFIG_BOXES, VIDEO_CONFIG_BOXES
 from media.sample import AudioTrack, Sample, VideoTrack
 
 HEADER_BOX_BYTES_MAX = 1 << 20  # ftyp, moov, moof and whatever is skipped
@@ -20,6 +23,14 @@ _NON_SYNC: Final = 0x1_0000
 _TFHD_BASE_DATA_OFFSET, _TFHD_DESCRIPTION, _TFHD_DURATION, _TFHD_SIZE, _TFHD_FLAGS = 0x1, 0x2, 0x8, 0x10, 0x20
 _TRUN_DATA_OFFSET, _TRUN_FIRST_FLAGS = 0x1, 0x4
 _TRUN_DURATION, _TRUN_SIZE, _TRUN_FLAGS, _TRUN_CTS = 0x100, 0x200, 0x400, 0x800
+
+
+_VIDEO_CODECS: Final[dict[bytes, Callable[[bytes], str]]] = {
+    b"avc1": lambda config: f"avc1.{config[1]:02x}{config[2]:02x}{config[3]:02x}",
+    b"hvc1": lambda config: hevc_track(config).codec,
+    b"av01": lambda config: av1_track(config).codec,
+}
+"""Codec strings by sample entry, of the configuration in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +78,14 @@ class Fmp4Reader:
             raise Fmp4Error("the stream has failed before")
         try:
             return self._receive(data)
-        except (Fmp4Error, struct.error, IndexError) as fault:
+        except (Fmp4Error, CodecError, struct.error, IndexError) as fault:
             self._failed = True
             self._buffer = bytearray()
             if isinstance(fault, Fmp4Error):
                 raise
-            raise Fmp4Error("a box ends before its fields do") from fault
+            raise Fmp4Error(
+                str(fault) if isinstance(fault, CodecError) else "a box ends before its fields do"
+            ) from fault
 
     def _receive(self, data: bytes) -> list[Tracks | Sample]:
         self._buffer += data
@@ -236,10 +249,13 @@ def _declared(trak: memoryview) -> VideoTrack | AudioTrack | None:
     if len(entries) != 1:
         raise Fmp4Error(f"a track with {len(entries)} sample entries")
     kind, entry = entries[0]
-    if kind == b"avc1":
+    if kind in _VIDEO_CODECS:
         width, height = struct.unpack_from(">HH", entry, 24)
-        config = bytes(child(entry[78:], b"avcC"))
-        return VideoTrack(f"avc1.{config[1]:02x}{config[2]:02x}{config[3]:02x}", config, width, height, 0.0, timescale)
+        config = bytes(child(entry[78:], VIDEO_CONFIG_BOXES[kind.decode()]))
+        return VideoTrack(_VIDEO_CODECS[kind](config), config, width, height, 0.0, timescale)
+    if kind == b"Opus":
+        (channels,) = struct.unpack_from(">H", entry, 16)
+        return AudioTrack("opus", bytes(child(entry[28:], AUDIO_CONFIG_BOXES["opus"])), timescale, channels)
     if kind == b"mp4a":
         (channels,) = struct.unpack_from(">H", entry, 16)
         config = _audio_specific_config(child(entry[28:], b"esds")[4:])

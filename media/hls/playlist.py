@@ -3,6 +3,7 @@
 Addresses in it are relative to the playlist's own.
 """
 
+import gzip
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,18 +17,37 @@ HOLD_BACK_TD: Final = 3
 PART_HOLD_BACK_PTD: Final = 3
 SKIP_UNTIL_TD: Final = 6
 """4.4.3.8: CAN-SKIP-UNTIL is at least so many target durations."""
+GZIP_LEVEL: Final = 5
 CONTENT_TYPE: Final = "application/vnd.apple.mpegurl"
+INDEPENDENT: Final = "#EXT-X-INDEPENDENT-SEGMENTS"
+
+
+@dataclass(slots=True)
+class Text:
+    """A playlist's bytes, and what tells them from those it had before."""
+
+    plain: bytes
+    version: str
+    _gzipped: bytes = b""
+
+    @property
+    def gzipped(self) -> bytes:
+        if not self._gzipped:
+            self._gzipped = gzip.compress(self.plain, GZIP_LEVEL, mtime=0)
+        return self._gzipped
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A rendition as the master playlist offers it. Bandwidths in bit/s; `frame_rate` 0 where there is no video."""
+    """A rendition as the master playlist offers it. Bandwidths in bit/s; `frame_rate` 0 where there is no video; `codecs` where they are
+    more than the rendition's own."""
 
     rendition: Rendition
     uri: str
     bandwidth: int
     average_bandwidth: int
     frame_rate: float
+    codecs: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +71,15 @@ def init_uri(index: int) -> str:
     return f"init-{index}.mp4"
 
 
-def master_playlist(variants: Iterable[Variant]) -> str:
-    lines = ["#EXTM3U", f"#EXT-X-VERSION:{VERSION}", "#EXT-X-INDEPENDENT-SEGMENTS"]
+def master_playlist(variants: Iterable[Variant], *, independent: bool = True) -> str:
+    """`independent` (4.4.2.1): every segment of every rendition can be decoded without another."""
+    lines = ["#EXTM3U", f"#EXT-X-VERSION:{VERSION}", *([INDEPENDENT] if independent else [])]
     for variant in variants:
         video = variant.rendition.video
         attributes = [f"BANDWIDTH={variant.bandwidth}"]
         if variant.average_bandwidth:
             attributes.append(f"AVERAGE-BANDWIDTH={variant.average_bandwidth}")
-        attributes.append(f'CODECS="{variant.rendition.codecs}"')
+        attributes.append(f'CODECS="{variant.codecs or variant.rendition.codecs}"')
         if video is not None:
             attributes.append(f"RESOLUTION={video.width}x{video.height}")
         if variant.frame_rate:
@@ -75,6 +96,7 @@ def media_playlist(
     reports: Sequence[Report] = (),
     rewind: bool = False,
     skip: bool = False,
+    independent: bool = True,
 ) -> str:
     """One rendition's playlist, as its window stands: the live one, or with `rewind` all that can be rewound to. `skip`: a delta update
     (6.2.5.1), where there is something to skip."""
@@ -89,7 +111,7 @@ def media_playlist(
         f",PART-HOLD-BACK={PART_HOLD_BACK_PTD * part_target_s:.3f}"
         f",HOLD-BACK={HOLD_BACK_TD * target_duration:.1f},CAN-SKIP-UNTIL={skip_until_s:.1f}",
         f"#EXT-X-PART-INF:PART-TARGET={part_target_s:.3f}",
-        "#EXT-X-INDEPENDENT-SEGMENTS",
+        *([INDEPENDENT] if independent else []),
         f"#EXT-X-MEDIA-SEQUENCE:{entries[0].number if entries else 0}",
     ]
     discontinuity_sequence = window.rewind_discontinuity_sequence if rewind else window.discontinuity_sequence

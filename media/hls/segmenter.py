@@ -28,10 +28,14 @@ VIDEO_LAG_S_MAX: Final = 1.0
 AUDIO_AHEAD_S_MAX: Final = 15.0
 """Audio that jumped further than this does not drag the parts along: the jump is its own."""
 AUDIO_QUEUE_MAX: Final = 1024
+AUDIO_QUEUE_BYTES_MAX: Final = 8 << 20
+PART_BYTES_MAX: Final = 16 << 20
+"""A part that has so much is complete, however little time is in it: timestamps that hardly advance must not make it grow."""
 HOLE_S_MIN: Final = 2.0
 """Nothing in any track for so long: players get a discontinuity, not a frame that stands still."""
 BACKWARDS_S_MAX: Final = 1.0
-AUDIO_DRIFT_SAMPLES_MAX: Final = 2
+AUDIO_DRIFT_S_MAX: Final = 0.010
+"""Further from its own time no sound is written: clocks drift, frames are lost, and RTMP rounds to 1 ms."""
 AAC_FRAME: Final = 1024
 
 _dropped = Counter("tallylight_hls_samples_dropped", "Samples no part has", ["why"])
@@ -43,8 +47,8 @@ _dropped_overflow = _dropped.labels("audio_queue_full")
 class Parts(Protocol):
     """Takes what the segmenter finished, in order: `begin`, parts, `finish`, and again. After `finish` there may be no more."""
 
-    def begin(self, cut: Cut, start_s: float) -> None:
-        """Segment `cut.number` begins with a frame shown at `start_s`."""
+    def begin(self, cut: Cut, start_s: float, *, key: bool) -> None:
+        """Segment `cut.number` begins with a frame shown at `start_s`, a key frame or not."""
         ...
 
     def part(self, data: bytes, duration_s: float, *, independent: bool, frames: int) -> None:
@@ -63,7 +67,7 @@ class _Part:
     run: Run
     start: int
     end: int
-    begins: tuple[Cut, float] | None
+    begins: tuple[Cut, float, bool] | None
 
 
 class _Finish:
@@ -105,7 +109,7 @@ class Segmenter:
         self._due = 0  # where the last frame's own timestamps said that the next begins
         self._tail: Sample | None = None  # a frame of unknown duration, not yet written
         self._in_hole = False
-        self._begins: tuple[Cut, float] | None = None
+        self._begins: tuple[Cut, float, bool] | None = None
         self._queue: deque[_Part | _Finish] = deque()
 
     def push(self, sample: Sample) -> None:
@@ -153,7 +157,7 @@ class Segmenter:
         tolerance_s = self._guessed_frame() / 2 / self._scale
         cut = self._guide.at(shown_s, key=key, tolerance_s=tolerance_s, hole=self._in_hole)
         if cut is not None:
-            self._begin(cut, shown_s, sample.dts)
+            self._begin(cut, shown_s, sample.dts, key=key)
         elif self._cut is None or self._in_hole:
             _dropped_early.inc()
             return
@@ -169,7 +173,7 @@ class Segmenter:
             return self._in_hole
         return self._audio is None or self._audio.is_silent(self._due / self._scale, dts / self._scale)
 
-    def _begin(self, cut: Cut, shown_s: float, dts: int) -> None:
+    def _begin(self, cut: Cut, shown_s: float, dts: int, *, key: bool) -> None:
         first = self._cut is None
         if not first:
             self._write_tail(self._due)
@@ -181,7 +185,7 @@ class Segmenter:
         self._cut = cut
         # What a rung's frame says and what the cut says differ by rounding alone: let all renditions name the same time.
         near = abs(shown_s - cut.start_s) < self._guessed_frame() / self._scale
-        self._begins = (cut, cut.start_s if near else shown_s)
+        self._begins = (cut, cut.start_s if near else shown_s, key)
 
     def _guessed_frame(self) -> int:
         return self._frame or self._scale // 30
@@ -208,7 +212,10 @@ class Segmenter:
         self._due = end = sample.dts + duration
         enough = PART_SHARE_MIN * self._target
         part = self._open
-        if part is not None and end - part.start > self._target and part.end - part.start >= enough:
+        if part is not None and (
+            (end - part.start > self._target and part.end - part.start >= enough)
+            or part.run.size + len(sample.data) > PART_BYTES_MAX
+        ):
             self._close_part()
             part = None
         if part is None:
@@ -253,7 +260,7 @@ class Segmenter:
             self._close_at(end)
             cut = self._guide.at(end / self._scale, key=False, tolerance_s=0.0)
             if cut is not None:
-                self._begin(cut, end / self._scale, end)
+                self._begin(cut, end / self._scale, end, key=False)
 
     def _rest(self, end: int) -> None:
         """The audio that sounds on after the last frame."""
@@ -289,8 +296,8 @@ class Segmenter:
             self._parts.finish()
             return
         if part.begins is not None:
-            cut, start_s = part.begins
-            self._parts.begin(cut, start_s)
+            cut, start_s, key = part.begins
+            self._parts.begin(cut, start_s, key=key)
         runs = [part.run] if part.run else []
         if self._audio is not None:
             audio = self._audio.take(part.start / self._scale, part.end / self._scale)
@@ -308,8 +315,10 @@ class _AudioQueue:
     def __init__(self, scale: int) -> None:
         self._scale = scale
         self._samples: deque[Sample] = deque()
+        self._bytes = 0
         self._written: int | None = None
         self._silence = (0.0, 0.0)
+        self._drift_max = AUDIO_DRIFT_S_MAX * scale
         self.end_s: float | None = None
 
     @property
@@ -325,31 +334,39 @@ class _AudioQueue:
 
     def push(self, sample: Sample, *, began: bool) -> None:
         self._samples.append(sample)
+        self._bytes += len(sample.data)
         start_s = sample.dts / self._scale
         if self.end_s is not None and start_s - self.end_s >= HOLE_S_MIN:
             self._silence = (self.end_s, start_s)
         self.end_s = (sample.dts + (sample.duration or AAC_FRAME)) / self._scale
-        if len(self._samples) > AUDIO_QUEUE_MAX:
+        while len(self._samples) > AUDIO_QUEUE_MAX or self._bytes > AUDIO_QUEUE_BYTES_MAX:
             (_dropped_overflow if began else _dropped_early).inc()
-            self._samples.popleft()
+            self._pop()
+
+    def _pop(self) -> Sample:
+        sample = self._samples.popleft()
+        self._bytes -= len(sample.data)
+        return sample
 
     def take(self, start_s: float, end_s: float) -> Run | None:
         """The samples that start before `end_s`, as one run."""
         run: Run | None = None
         while self._samples and self._samples[0].dts < end_s * self._scale:
-            sample = self._samples.popleft()
+            sample = self._pop()
             duration = min(sample.duration or AAC_FRAME, self._scale)
             if self._written is None and sample.dts < start_s * self._scale:
                 _dropped_early.inc()
                 continue
-            drift_max = AUDIO_DRIFT_SAMPLES_MAX * duration
             at = sample.dts if self._written is None else self._written
-            if sample.dts < at - drift_max:
+            late = sample.dts - at
+            if late < -duration - self._drift_max:
                 _dropped_backwards.inc()
                 continue
-            if sample.dts > at + drift_max:
-                if run is not None:
-                    run.stretch(min(sample.dts - at, self._scale))
+            if abs(late) > self._drift_max and run is not None:
+                # The one before makes up for it: it lasts as long as its own time and this one's say.
+                run.stretch(min(late, self._scale))
+                at = run.end
+            if late > self._drift_max:
                 at = sample.dts
             if run is None:
                 run = Run(is_video=False, dts=at)

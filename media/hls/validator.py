@@ -1,158 +1,56 @@
-"""Checks a broadcast against the rules of LL-HLS (draft-pantos-hls-rfc8216bis), from outside: by its playlists over time and its bytes.
+"""Checks a rendition against the rules of LL-HLS (draft-pantos-hls-rfc8216bis), from outside: by its playlists over time and its bytes.
 
-`Watch` is fed each rendition's playlists as they change, and a function that fetches what they name; its findings say what is broken, with
-the section that says so. Used by the tests. Has a reader of playlists of its own, so that a fault of our
-writer's is not read back as right. Pure but for the fetching.
+`Watch` is fed a rendition's playlists as they change, live ones, rewound ones or a recording's, whole or as delta updates, and a function
+that fetches what they name; its findings say what is broken, with the section that says so. What renditions must have in common is
+`media.hls.agreement`'s. Used by the tests. Pure but for the fetching.
 """
 
-import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from itertools import pairwise
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from media.fmp4.box import Fmp4Error
 from media.fmp4.reader import Fmp4Reader, Tracks
+from media.hls.listing import Playlist, SegmentLines, merged, read
 from media.sample import Sample
 
 ROUNDING_S: Final = 0.002
 """Durations are written with five digits and program times with three."""
 SYNC_S_MAX: Final = 0.020
 FINDINGS_MAX: Final = 200
-_ATTRIBUTE: Final = re.compile(r'([A-Z0-9-]+)=("[^"]*"|[^",]*)')
-
-Attributes = dict[str, str]
 Fetch = Callable[[str], bytes | None]
 """The bytes at an address in a playlist; None where there are none (any more)."""
 
 
-@dataclass(slots=True)
-class PartLine:
-    uri: str
-    duration_s: float
-    independent: bool
-    gap: bool
-
-
-@dataclass(slots=True)
-class SegmentLines:
-    number: int
-    discontinuity: bool = False
-    init: str = ""
-    at: datetime | None = None
-    gap: bool = False
-    uri: str = ""
-    duration_s: float = 0.0
-    parts: list[PartLine] = field(default_factory=list)
-
-    @property
-    def whole(self) -> bool:
-        return bool(self.uri)
-
-
-@dataclass(slots=True)
-class Playlist:
-    """Tags as they stood. `hint`: the next part's address."""
-
-    target_s: int = 0
-    part_target_s: float = 0.0
-    control: Attributes = field(default_factory=dict)
-    first: int = 0
-    breaks_before: int = 0
-    skipped: int = 0
-    hint: str = ""
-    reports: list[Attributes] = field(default_factory=list)
-    ended: bool = False
-    segments: list[SegmentLines] = field(default_factory=list)
-
-
-def attributes(text: str) -> Attributes:
-    """4.2: an attribute list."""
-    return {name: value.strip('"') for name, value in _ATTRIBUTE.findall(text)}
-
-
-def read(text: str) -> Playlist:
-    """Raises `ValueError` for what is no playlist."""
-    lines = text.split("\n")
-    if lines[0] != "#EXTM3U" or lines[-1] != "":
-        raise ValueError("it does not begin with #EXTM3U and end with a line's end")
-    found, init, pending = Playlist(), "", None
-    number = 0
-    for line in lines[1:-1]:
-        tag, _, value = line.partition(":")
-        current = pending or SegmentLines(number, init=init)
-        match tag:
-            case "#EXT-X-TARGETDURATION":
-                found.target_s = int(value)
-            case "#EXT-X-PART-INF":
-                found.part_target_s = float(attributes(value)["PART-TARGET"])
-            case "#EXT-X-SERVER-CONTROL":
-                found.control = attributes(value)
-            case "#EXT-X-MEDIA-SEQUENCE":
-                found.first = number = int(value)
-            case "#EXT-X-DISCONTINUITY-SEQUENCE":
-                found.breaks_before = int(value)
-            case "#EXT-X-SKIP":
-                found.skipped = int(attributes(value)["SKIPPED-SEGMENTS"])
-                number += found.skipped
-            case "#EXT-X-PRELOAD-HINT":
-                found.hint = attributes(value)["URI"]
-            case "#EXT-X-RENDITION-REPORT":
-                found.reports.append(attributes(value))
-            case "#EXT-X-ENDLIST":
-                found.ended = True
-            case "#EXT-X-DISCONTINUITY":
-                current.discontinuity, pending = True, current
-            case "#EXT-X-MAP":
-                init = current.init = attributes(value)["URI"]
-                pending = current
-            case "#EXT-X-PROGRAM-DATE-TIME":
-                current.at, pending = datetime.fromisoformat(value), current
-            case "#EXT-X-GAP":
-                current.gap, pending = True, current
-            case "#EXT-X-PART":
-                said = attributes(value)
-                part = PartLine(
-                    said["URI"], float(said["DURATION"]), said.get("INDEPENDENT") == "YES", said.get("GAP") == "YES"
-                )
-                current.parts.append(part)
-                pending = current
-            case "#EXTINF":
-                current.duration_s, pending = float(value.rstrip(",")), current
-            case _ if line and not line.startswith("#"):
-                current.uri = line
-                found.segments.append(current)
-                number, pending = current.number + 1, None
-    if pending is not None:
-        found.segments.append(pending)
-    return found
-
-
 class Watch:
-    """One rendition, from its first playlist to its last."""
+    """One rendition, from its first playlist to its last. `recorded`: the playlist of a recording, which nobody waits for."""
 
-    def __init__(self, name: str, fetch: Fetch) -> None:
+    def __init__(self, name: str, fetch: Fetch, *, recorded: bool = False) -> None:
         self.name = name
+        self.latest: Playlist | None = None
         self.findings: list[str] = []
         self.segments: dict[int, SegmentLines] = {}
         self.breaks: dict[int, int] = {}
         """Segment number → its discontinuity sequence number."""
+        self.begins_s: dict[int, float] = {}
+        """Segment number → when its first picture (or sound, where there are none) is shown, in the time of its bytes."""
         self.samples = 0
         self._fetch = fetch
-        self._before: Playlist | None = None
+        self._recorded = recorded
         self._media = _Media(self)
 
     def playlist(self, text: str) -> None:
+        before = self.latest
         try:
             now = read(text)
+            now = merged(before, now) if before is not None else now
+            self.check(not now.skipped, "6.2.5.1 a delta update for one who has nothing yet")
         except (ValueError, KeyError) as fault:
             self.found(f"unreadable playlist: {fault}")
             return
         self._alone(now)
-        if self._before is not None:
-            self._after(self._before, now)
-        self._before = now
+        if before is not None:
+            self._after(before, now)
+        self.latest = now
         for segment in now.segments:
             self._seen(segment, now)
 
@@ -167,9 +65,16 @@ class Watch:
     # -- one playlist -----------------------------------------------------------------------------------------------
 
     def _alone(self, now: Playlist) -> None:
-        control = now.control
-        target, part = now.target_s, now.part_target_s
-        self.check(target > 0, "4.4.3.1 no target duration")
+        self.check(now.target_s > 0, "4.4.3.1 no target duration")
+        for segment in now.segments:
+            self._segment(segment, now)
+        if self._recorded:
+            self.check(now.ended and now.kind == "VOD", "4.4.3.5 a recording has its end and says that it is one")
+        else:
+            self._low_latency(now)
+
+    def _low_latency(self, now: Playlist) -> None:
+        control, target, part = now.control, now.target_s, now.part_target_s
         self.check(control.get("CAN-BLOCK-RELOAD") == "YES", "4.4.3.8 no blocking reload")
         self.check(
             float(control.get("PART-HOLD-BACK", 0)) >= 3 * part - ROUNDING_S,
@@ -183,8 +88,6 @@ class Watch:
                 float(control["CAN-SKIP-UNTIL"]) >= 6 * target, "4.4.3.8 CAN-SKIP-UNTIL below 6 target durations"
             )
         self.check(bool(now.hint) != now.ended, "B.1 a preload hint stands exactly while there is no end")
-        for segment in now.segments:
-            self._segment(segment, now)
         after_s = 0.0
         for segment in reversed(now.segments):
             if segment.parts and segment.whole:
@@ -223,8 +126,7 @@ class Watch:
         self.check(now.first >= before.first, "6.2.2 the media sequence number fell")
         gone = [it for it in before.segments if it.number < now.first]
         left = before.breaks_before + sum(it.discontinuity for it in gone)
-        if not before.skipped and not now.skipped:
-            self.check(left == now.breaks_before, f"6.2.2 discontinuity sequence {now.breaks_before}, not {left}")
+        self.check(left == now.breaks_before, f"6.2.2 discontinuity sequence {now.breaks_before}, not {left}")
         last = before.segments[-1].number if before.segments else before.first
         self.check(not now.segments or now.segments[-1].number >= last, "6.2.2 a segment was taken back")
         if before.hint and now.segments:
@@ -257,6 +159,11 @@ class Watch:
             known.uri, known.duration_s, known.gap = segment.uri, segment.duration_s, segment.gap
         if segment.whole:
             self._media.segment(self.segments[segment.number])
+
+    @property
+    def is_independent(self) -> bool:
+        """Whether the playlist promises a key frame at each segment's beginning."""
+        return self.latest is not None and self.latest.independent
 
     def fetched(self, uri: str) -> bytes | None:
         return self._fetch(uri)
@@ -322,7 +229,11 @@ class _Media:
         leading = "video" if tracks.video else "audio"
         watch.check(any(it.kind == leading for it in samples), f"segment {segment.number} has no {leading}")
         first = next((it for it in samples if it.kind == leading), None)
-        watch.check(first is None or first.key, f"B.1 segment {segment.number} does not begin with a key frame")
+        begins_with_key = first is None or first.key or not watch.is_independent
+        watch.check(begins_with_key, f"4.4.2.1 segment {segment.number} does not begin with a key frame")
+        shown = min(((it.dts + it.cts) / scales[leading] for it in samples if it.kind == leading), default=None)
+        if shown is not None:
+            watch.begins_s[segment.number] = shown
         spans: dict[str, tuple[int, int]] = {}
         for sample in samples:
             end = self._ends.get(sample.kind)
@@ -350,24 +261,6 @@ class _Media:
         self._watch.check(
             -SYNC_S_MAX <= apart_s <= frame_s + SYNC_S_MAX, f"sound is {apart_s:.3f} s off where it {where}"
         )
-
-
-def together(watches: Iterable[Watch]) -> list[str]:
-    """6.2.4: what renditions must have in common. Those whose segments are counted apart are compared by time alone."""
-    found: list[str] = []
-    ordered = list(watches)
-    for one, other in pairwise(ordered):
-        for number in sorted(one.segments.keys() & other.segments.keys()):
-            a, b = one.segments[number], other.segments[number]
-            if not (a.whole and b.whole) or a.at is None or b.at is None:
-                continue
-            if one.breaks[number] != other.breaks[number]:
-                found.append(f"{one.name}, {other.name}: 6.2.4 discontinuity sequences differ at segment {number}")
-            if abs(a.at - b.at) > timedelta(seconds=0.05):
-                found.append(f"{one.name}, {other.name}: segment {number} is not of the same time")
-            elif abs(a.duration_s - b.duration_s) > 0.05:
-                found.append(f"{one.name}, {other.name}: segment {number} is {a.duration_s} and {b.duration_s} long")
-    return found[:FINDINGS_MAX]
 
 
 def _parts_of(playlist: Playlist) -> set[str]:

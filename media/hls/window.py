@@ -6,7 +6,7 @@ and by bytes; a segment that is only rewound to costs its line of text. Pure but
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -110,6 +110,11 @@ class Window:
         entry = self._at(number, self._kept_from)
         return entry if entry and entry.finished and not entry.gap else None
 
+    def parts_of(self, number: int) -> int:
+        """How many a segment has whose parts are here, those it lacks included."""
+        entry = self._at(number, self._kept_from)
+        return len(entry.parts) if entry is not None else 0
+
     def is_rewindable(self, number: int) -> bool:
         """Whether the segment is one that the archive has and this window has no more."""
         entry = self._at(number, 0)
@@ -118,6 +123,14 @@ class Window:
     def part(self, sequence: int) -> Part | None:
         found = self._parts.get(sequence)
         return None if found is None or found.gap else found
+
+    def restore(self, entries: Iterable[Entry]) -> None:
+        """Segments of a former life, finished: they can be rewound to, and the live playlist goes on behind them."""
+        for entry in entries:
+            self.begin(entry)
+            self._total_s += entry.duration_s
+            self.discontinuity_sequence += entry.discontinuity
+        self._listed_from = self._kept_from = len(self._entries)
 
     def begin(self, entry: Entry) -> None:
         """The next segment; its number is one more than the last one's, or the window starts anew."""
@@ -131,6 +144,7 @@ class Window:
         entry.gap, entry.data = True, b""
         self.begin(entry)
         self._total_s += entry.duration_s
+        self.changed()
 
     def add(self, part: Part) -> None:
         entry = self.open

@@ -16,6 +16,8 @@ CHUNK_BYTES_MAX: Final = 0xFFFFFF
 MESSAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 """A key frame of 4K at hundreds of megabits fits; nothing honest is larger."""
 PENDING_BYTES_MAX: Final = 16 * 1024 * 1024
+EARLY_BYTES_MAX: Final = 64 * 1024
+"""One message, and all unfinished ones together, of a client nobody knows yet: what it has to say is a few hundred bytes."""
 STREAMS_MAX: Final = 64
 _EXTENDED: Final = 0xFFFFFF
 
@@ -47,14 +49,22 @@ class _ChunkStream:
 
 
 class ChunkReader:
-    """`receive` bytes, get messages. Set Chunk Size and Abort are acted upon here, since they change how what follows is read."""
+    """`receive` bytes, get messages. Set Chunk Size and Abort are acted upon here, since they change how what follows is read.
 
-    def __init__(self) -> None:
+    Born with the maxima of a peer that is trusted; with those of one that is not yet, `early`, until `trust`.
+    """
+
+    def __init__(self, *, early: bool = False) -> None:
+        self._message_bytes_max = EARLY_BYTES_MAX if early else MESSAGE_BYTES_MAX
+        self._pending_bytes_max = EARLY_BYTES_MAX if early else PENDING_BYTES_MAX
         self._buffer = bytearray()
         self._at = 0
         self._streams: dict[int, _ChunkStream] = {}
         self._chunk_bytes = CHUNK_BYTES_FIRST
         self._pending = 0
+
+    def trust(self) -> None:
+        self._message_bytes_max, self._pending_bytes_max = MESSAGE_BYTES_MAX, PENDING_BYTES_MAX
 
     def receive(self, data: bytes) -> Iterator[Message]:
         self._buffer += data
@@ -113,8 +123,8 @@ class ChunkReader:
             else:
                 wide_ms = stream.wide_ms
         length = int.from_bytes(buffer[at + 3 : at + 6], "big") if size >= 7 else stream.length
-        if length > MESSAGE_BYTES_MAX:
-            raise RtmpError(f"a message of {length} bytes, at most {MESSAGE_BYTES_MAX}")
+        if length > self._message_bytes_max:
+            raise RtmpError(f"a message of {length} bytes, at most {self._message_bytes_max}")
         if stream.partial and fmt != 3:
             raise RtmpError(f"a new message on chunk stream {chunk_id} before the last one's end")
         take = min(self._chunk_bytes, length - len(stream.parts))
@@ -151,8 +161,8 @@ class ChunkReader:
         if len(stream.parts) < stream.length:
             stream.partial = True
             self._pending += take
-            if self._pending > PENDING_BYTES_MAX:
-                raise RtmpError(f"more than {PENDING_BYTES_MAX} bytes of unfinished messages")
+            if self._pending > self._pending_bytes_max:
+                raise RtmpError(f"more than {self._pending_bytes_max} bytes of unfinished messages")
             return None
         self._pending -= len(stream.parts) - take
         message = Message(stream.type, stream.stream_id, stream.timestamp_ms, bytes(stream.parts))

@@ -1,7 +1,8 @@
 """A publisher's RTMP session, Sans-IO: bytes in, events out, bytes to send. The shell is `media.rtmp.server`.
 
-`receive_data`, then read `events()` and `data_to_send()`. The session fails its connection and never raises: an error is `Failed`.
-Nothing that a client sends before `accept_publish` reaches anybody: media then is a breach of the protocol.
+`receive_data`, then read `events()` and `data_to_send()`. The session fails its connection and never raises: an error is `Failed`, and
+the peer is told why. Nothing that a client sends before `accept_publish` reaches anybody, nor takes more than a little memory: media
+then is a breach of the protocol.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,6 +29,8 @@ OUT_CHUNK_BYTES: Final = 4096
 PUBLISH_STREAM: Final = 1
 NAME_CHARS_MAX: Final = 256
 MESSAGES_BEFORE_PUBLISH_MAX: Final = 256
+CONNECT_TRANSACTION: Final = 1
+"""7.2.1.1: "always set to 1"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +69,17 @@ class Failed:
 
 Event = Connected | PublishRequested | Media | Unpublished | Failed
 State = Literal["handshake", "connecting", "connected", "asked", "publishing", "ended"]
+Judge = Callable[[Connected], str | None]
+"""Why this client may not connect; None: it may."""
 
 
 class ServerSession:
-    def __init__(self) -> None:
+    def __init__(self, judge: Judge = lambda _: None) -> None:
+        """`judge` is asked once, before anything is answered: 7.2.1 has one answer to a connect, `_result` or `_error`."""
         self.state: State = "handshake"
+        self._judge = judge
         self._handshake = Handshake()
-        self._chunks = ChunkReader()
+        self._chunks = ChunkReader(early=True)
         self._events: list[Event] = []
         self._out = bytearray()
         self._app = ""
@@ -92,7 +99,7 @@ class ServerSession:
         try:
             self._receive(data)
         except RtmpError as error:
-            self.state = "ended"
+            self.fail(f"This server does not understand: {error}.")
             self._events.append(Failed(str(error)))
 
     def events(self) -> list[Event]:
@@ -113,17 +120,29 @@ class ServerSession:
         """From now on media is taken."""
         assert self.state == "asked", self.state
         self.state = "publishing"
+        self._chunks.trust()
         self._send(2, Message(USER_CONTROL, 0, 0, (0).to_bytes(2, "big") + PUBLISH_STREAM.to_bytes(4, "big")))
         self._status("status", "NetStream.Publish.Start", "Publishing.")
 
     def refuse_publish(self, code: str, description: str) -> None:
         """`code` is a NetStream status, e.g. `NetStream.Publish.BadName`."""
-        self._status("error", code, description)
-        self.state = "ended"
+        if self.state != "ended":
+            self._status("error", code, description)
+            self.state = "ended"
 
-    def refuse_connect(self, description: str) -> None:
+    def fail(self, description: str) -> None:
+        """It is over: the peer hears why, if it has come so far that it would understand."""
+        match self.state:
+            case "handshake" | "ended":
+                self.state = "ended"
+            case "connecting":
+                self._reject(CONNECT_TRANSACTION, description)
+            case _:
+                self.refuse_publish("NetStream.Publish.Failed", description)
+
+    def _reject(self, transaction: float, description: str) -> None:
         info = {"level": "error", "code": "NetConnection.Connect.Rejected", "description": description}
-        self._command(0, "_error", 1, None, info)
+        self._command(0, "_error", transaction, None, info)
         self.state = "ended"
 
     def request_reconnect(self, description: str, tc_url: str = "") -> bool:
@@ -208,6 +227,11 @@ class ServerSession:
         wanted: Mapping[str, Any] = values[2] if len(values) > 2 and isinstance(values[2], dict) else {}
         self._app = _name(wanted.get("app")).partition("?")[0].strip("/")
         self._encoder = _name(wanted.get("flashVer"))
+        asked = Connected(self._app, self._encoder)
+        refused = self._judge(asked)
+        if refused is not None:
+            self._reject(transaction, refused)
+            return
         self.state = "connected"
         self._send(2, Message(WINDOW_ACK_SIZE, 0, 0, WINDOW_BYTES.to_bytes(4, "big")))
         self._send(2, Message(PEER_BANDWIDTH, 0, 0, WINDOW_BYTES.to_bytes(4, "big") + b"\x02"))
@@ -226,7 +250,7 @@ class ServerSession:
         }
         self._may_reconnect = bool(int(_caps(wanted.get("capsEx"))) & 1)
         self._command(0, "_result", transaction, properties, info)
-        self._events.append(Connected(self._app, self._encoder))
+        self._events.append(asked)
 
     def _create_stream(self, message: Message, transaction: float, values: list[Any]) -> None:
         self._command(0, "_result", transaction, None, PUBLISH_STREAM)

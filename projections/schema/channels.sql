@@ -6,6 +6,7 @@ CREATE TABLE channels (
     category text NOT NULL,
     tags jsonb NOT NULL DEFAULT '[]',
     chat_mode jsonb NOT NULL DEFAULT '{}',
+    subscribers_only_playback boolean NOT NULL DEFAULT false,
     opened_at timestamptz NOT NULL
 );
 -- A name may pass from one channel to another once released: the latest one bears it.

@@ -14,4 +14,5 @@ CREATE TABLE entries (
     mode jsonb,
     PRIMARY KEY (channel_id, position)
 );
-CREATE INDEX entries_target ON entries (channel_id, target_id, position DESC);
+-- What was said about one person, in every channel: to be forgotten with them.
+CREATE INDEX entries_target ON entries (target_id);

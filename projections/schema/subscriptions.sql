@@ -13,8 +13,4 @@ CREATE TABLE subscriptions (
 );
 CREATE INDEX subscriptions_account ON subscriptions (account_id);
 CREATE INDEX subscriptions_id ON subscriptions (subscription_id);
-
-CREATE TABLE counts (
-    channel_id text PRIMARY KEY,
-    subscribers bigint NOT NULL DEFAULT 0
-);
+CREATE INDEX subscriptions_channel ON subscriptions (channel_id, expires_at);

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from commands.accounts import ChangeDisplayName, EraseAccount, GrantRole, RegisterAccount
+from commands.accounts import ChangeDisplayName, EraseAccount, GrantRole, RegisterAccount, RevokeRole
 from commands.broadcasts import DeleteRecording, DescribeBroadcast
 from commands.bus import HANDLERS
 from commands.channels import (
@@ -141,6 +141,7 @@ async def test_sending_a_decision_again_says_nothing_new() -> None:
         (Ban(channel_id, bob.account_id, "bob"), ann),
         (Unban(channel_id, bob.account_id, "bob"), ann),
         (GrantRole(bob.account_id, "finance", trusted=True), None),
+        (RevokeRole(bob.account_id, "finance", trusted=True), None),
         (ChangeDisplayName("Bobby"), bob),
     ]
     for command, actor in decisions:

@@ -130,6 +130,8 @@ async def everything_said_outlives(stack: Stack, api: httpx.AsyncClient, page: P
         if n in (2, 5):
             await kill(stack, "projector", "relay")
         await expect(page.locator("#chat-lines .text").last).to_have_text(line)
+    # Who subscribed is seen to have: from the first word after.
+    await expect(page.locator("#chat-lines .line:has(.badge-subscriber) .text")).to_have_text(lines())
     # What the banned one said is hidden, and nothing else.
     await expect(page.locator("#chat-lines .text")).to_have_text(["hello cat", *lines()])
     await plays(page)

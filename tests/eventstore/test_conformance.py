@@ -206,6 +206,34 @@ async def test_index_rows_are_there_the_instant_their_event_is_and_not_before(st
     assert await store.index_row("channel_roles", key) is None
 
 
+async def test_index_rows_are_found_by_some_of_their_columns(store: EventStore) -> None:
+    people = [("c1", "a2", "moderator"), ("c1", "a1", "owner"), ("c2", "a1", "moderator")]
+    rows = tuple(
+        IndexWrite("channel_roles", {"channel_id": channel, "account_id": account}, {"role": role, "username": account})
+        for channel, account, role in people
+    )
+    appended(await store.append(command("x", index=rows)))
+    found = await store.index_rows("channel_roles", {"channel_id": "c1"})
+    assert [row["account_id"] for row in found] == ["a1", "a2"]
+    found = await store.index_rows("channel_roles", {"role": "moderator", "account_id": "a1"})
+    assert found == [{"channel_id": "c2", "account_id": "a1", "role": "moderator", "username": "a1"}]
+    assert await store.index_rows("channel_roles", {"username": "nobody"}) == []
+    for where in ({}, {"colour": "red"}):
+        with pytest.raises(UnknownIndex):
+            await store.index_rows("channel_roles", where)
+
+
+async def test_all_rows_of_a_small_index_table_are_read_in_order(store: EventStore) -> None:
+    keys = [{"channel_id": name} for name in ("c2", "c1", "c3")]
+    before = await store.index_table("channels_closed")
+    appended(await store.append(command("x", index=tuple(IndexWrite("channels_closed", key, {}) for key in keys))))
+    appended(await store.append(command("y", index=(IndexWrite("channels_closed", keys[2], None),))))
+    assert before == []
+    assert await store.index_table("channels_closed") == [{"channel_id": "c1"}, {"channel_id": "c2"}]
+    with pytest.raises(UnknownIndex):
+        await store.index_table("events")
+
+
 async def test_index_rows_keep_times_numbers_and_nothing(store: EventStore) -> None:
     until = NOW + timedelta(seconds=1)
     ban = {"channel_id": "c1", "account_id": "a1"}

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,17 @@ import pytest
 from argon2 import PasswordHasher
 from typer.testing import CliRunner, Result
 
-from domain.account import AccountRegistered
-from domain.payment import PaymentCaptured
+from commands.accounts import RevokeRole
+from commands.bus import handle
+from commands.context import Call, Context, Done
+from domain.account import AccountRegistered, DisplayNameChanged
+from domain.payment import PaymentCaptured, PaymentFailed
 from domain.shared import Money
 from eventstore.port import Append, StreamWrite
+from gateways import bootstrap
+from gateways.admin_cli import ROLES_LOCK
 from gateways.cli import app
+from gateways.roles import ROLES
 from tests.stores_postgres import MASTER_KEY, postgres_store
 
 
@@ -27,6 +34,7 @@ class Beside:
 
     def __init__(self, dsn: str, keys_dsn: str, folder: Path) -> None:
         self.dsn = dsn
+        self.keys_dsn = keys_dsn
         self.environment = {
             "TALLYLIGHT_DATA_DIR": str(folder),
             "TALLYLIGHT_DSN": dsn,
@@ -97,6 +105,65 @@ async def test_the_tail_keeps_to_the_newest_and_to_a_category(beside: Beside) ->
     lifecycle = await beside.run("events", "tail", "--no-follow", "--category", "lifecycle")
     assert "payment.PaymentCaptured" not in lifecycle.output
     assert "account.AccountRegistered" in lifecycle.output
+
+
+async def test_the_newest_of_a_category_are_found_however_much_of_others_came_after(beside: Beside) -> None:
+    stream = StreamWrite("account-a1", "a1", [DisplayNameChanged(account_id="a1", display_name="Ada")])
+    async with postgres_store(beside.dsn, beside.keys_dsn) as store:
+        paid = PaymentFailed(payment_id="p2", channel_id="a1", account_id="a1", code="card_declined")
+        await store.append(Append(uuid4(), [StreamWrite("payment-p2", "a1", [paid])]))
+        for _ in range(9):
+            await store.append(Append(uuid4(), [stream]))
+    for last, topics in (
+        ("1", ["payment.PaymentFailed"]),
+        ("5", ["payment.PaymentCaptured", "payment.PaymentFailed"]),
+        ("0", []),
+    ):
+        shown = await beside.run("events", "tail", "--no-follow", "--json", "--category", "money", "-n", last)
+        assert [json.loads(line)["topic"] for line in shown.output.splitlines()] == topics
+
+
+async def test_a_category_there_is_not_is_refused_with_those_there_are(beside: Beside) -> None:
+    refused = await beside.run("events", "tail", "--no-follow", "--category", "chats")
+    assert refused.exit_code == 2
+    said = " ".join(refused.output.replace("│", " ").split())
+    assert "there is no category 'chats'; there are lifecycle, chat, media, money" in said
+
+
+async def test_the_last_administrator_keeps_the_role(beside: Beside) -> None:
+    for name in ("grace", "margaret"):
+        made = await beside.run("admin", "create", name, "--password-stdin", typed="8 chars!\n")
+        assert made.exit_code == 0, made.output
+    assert (await beside.run("admin", "revoke", "grace", "admin")).exit_code == 0
+    last = await beside.run("admin", "revoke", "margaret", "admin")
+    assert (last.exit_code, "last administrator" in last.output) == (1, True), last.output
+    assert "grace had no role admin" in (await beside.run("admin", "revoke", "grace", "admin")).output
+
+
+async def test_of_two_administrators_revoked_at_once_one_stays(beside: Beside) -> None:
+    for name in ("grace", "margaret"):
+        assert (await beside.run("admin", "create", name, "--password-stdin", typed="8 chars!\n")).exit_code == 0
+    connection = await asyncpg.connect(beside.dsn)
+    # We are the first of the two: what we leave is what the second must judge by.
+    await connection.execute("SELECT pg_advisory_lock($1)", ROLES_LOCK)
+    second = asyncio.create_task(beside.run("admin", "revoke", "grace", "admin"))
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    while not second.done() and not await connection.fetchval(waiting):
+        await asyncio.wait({second}, timeout=0.02)
+    async with postgres_store(beside.dsn, beside.keys_dsn) as store:
+        account = await store.index_row("names", {"name": "margaret", "use": "account"})
+        assert account is not None
+        context = Context(store, bootstrap.clock, bootstrap.NoProvider())
+        ours = await handle(context, Call(uuid4()), RevokeRole(account["account_id"], "admin", trusted=True))
+        assert isinstance(ours, Done)
+    await connection.close()
+    assert (await second).exit_code == 1
+
+
+def test_the_help_of_role_names_every_role() -> None:
+    said = CliRunner().invoke(app, ["role", "--help"]).output
+    for name in (*ROLES, "front"):
+        assert re.search(rf"\b{name}\b", said), name
 
 
 def test_a_tail_that_follows_prints_what_comes_and_ends_with_ctrl_c_in_order(beside: Beside) -> None:
@@ -258,7 +325,7 @@ def test_help_is_there_without_importing_the_engines() -> None:
 
 def test_the_doctor_finds_this_machine_well_and_names_what_is_not(tmp_path: Path) -> None:
     well = _tallylight("doctor", TALLYLIGHT_DATA_DIR=str(tmp_path), TALLYLIGHT_HTTP_PORT="0", TALLYLIGHT_HTTPS_PORT="0",
-                       TALLYLIGHT_RTMP_PORT="0", TALLYLIGHT_IRC_PORT="0")  # fmt: skip
+                       TALLYLIGHT_RTMP_PORT="0")  # fmt: skip
     assert (well.returncode, "FAIL" in well.stdout) == (0, False), well.stdout
     (tmp_path / "no-ffmpeg").write_text("#!/bin/sh\necho nothing\n")
     (tmp_path / "no-ffmpeg").chmod(0o755)

@@ -1,5 +1,6 @@
 """The data folder: one holder, secrets that stay, and what a killed run left behind."""
 
+import json
 import os
 import stat
 import subprocess
@@ -30,9 +31,18 @@ def test_a_second_holder_is_refused_and_told_who_has_it(folder: DataFolder) -> N
 def test_secrets_are_made_once_and_are_their_owners_alone(folder: DataFolder) -> None:
     made = folder.secrets()
     assert folder.secrets() == made
-    assert len({made.token_secret, made.master_key, made.sandbox_secret}) == 3
+    assert len({made.token_secret, made.master_key, made.sandbox_secret, made.playback_secret}) == 4
     assert stat.S_IMODE((folder.path / "secrets.json").stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+
+
+def test_a_folder_of_an_older_release_gets_what_it_lacks_and_keeps_what_it_has(folder: DataFolder) -> None:
+    path = folder.path / "secrets.json"
+    path.write_text(json.dumps({"token_secret": "t", "master_key": "m", "sandbox_secret": "s"}))
+    found = folder.secrets()
+    assert (found.token_secret, found.master_key, found.sandbox_secret) == ("t", "m", "s")
+    assert found.playback_secret
+    assert folder.secrets() == found
 
 
 def test_a_folder_without_secrets_gets_none_from_whoever_only_reads(folder: DataFolder) -> None:

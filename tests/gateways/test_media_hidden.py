@@ -1,17 +1,22 @@
 """Recordings that are shown to nobody: not a playlist, not a byte, not a picture; and not after a start without the read model either."""
 
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
 from starlette.applications import Starlette
 
-from gateways.media_hidden import Hidden
+from domain.channel import PlaybackRuleChanged
+from eventstore.port import Append, IndexWrite, StreamWrite
+from gateways.media_hidden import Closed, Hidden
 from media import ffmpeg
 from media.archive import Archive
+from media.playback import Gate, Signer
 from media.storyboard import Storyboards
 from media.vod import Vod
 from tests.media.recorded import BROADCAST, Report, record
+from tests.stores import memory_store
 
 PATHS = (
     "index.m3u8",
@@ -84,3 +89,19 @@ async def test_what_could_not_be_written_down_is_written_at_the_next_look(
     started = Vod(archive)
     await Hidden(archive, started, given).remember()
     assert started.hidden == {"b1"}
+
+
+async def test_a_channel_that_was_closed_is_closed_at_the_node_and_after_a_start_without_the_store(
+    tmp_path: Path,
+) -> None:
+    archive, gate, store = Archive.open(str(tmp_path)), Gate(Signer("secret")), memory_store()
+    closed = Closed(archive, gate, store)
+    await closed.remember()
+    rule = PlaybackRuleChanged(channel_id="c1", subscribers_only=True)
+    row = IndexWrite("channels_closed", {"channel_id": "c1"}, {})
+    await store.append(Append(uuid4(), [StreamWrite("channel-c1", "c1", [rule], 0)], [row]))
+    await closed.look()
+    assert gate.closed == {"c1"}
+    started = Gate(Signer("secret"))
+    await Closed(archive, started, memory_store()).remember()
+    assert started.closed == {"c1"}

@@ -13,9 +13,7 @@ from gateways.settings import UpSettings
 
 @pytest.fixture
 def settings(tmp_path: Path) -> UpSettings:
-    return UpSettings(
-        data_dir=tmp_path, http_port=free_port(), https_port=free_port(), rtmp_port=free_port(), irc_port=free_port()
-    )
+    return UpSettings(data_dir=tmp_path, http_port=free_port(), https_port=free_port(), rtmp_port=free_port())
 
 
 def test_free_ports_have_no_complaint(settings: UpSettings) -> None:
@@ -38,19 +36,19 @@ def test_a_port_taken_on_the_other_loopback_is_found_too(settings: UpSettings) -
 
 def test_two_settings_with_one_port_are_both_named(tmp_path: Path) -> None:
     port = free_port()
-    settings = UpSettings(data_dir=tmp_path, http_port=port, https_port=port, rtmp_port=free_port(), irc_port=0)
+    settings = UpSettings(data_dir=tmp_path, http_port=port, https_port=port, rtmp_port=free_port())
     (said,) = ports.taken(ports.public(settings))
     assert "TALLYLIGHT_HTTP_PORT" in said
     assert "TALLYLIGHT_HTTPS_PORT" in said
 
 
 def test_an_address_that_is_not_ours_is_out_of_reach(tmp_path: Path) -> None:
-    settings = UpSettings(data_dir=tmp_path, front_host="192.0.2.1", https_port=0, irc_port=0)
+    settings = UpSettings(data_dir=tmp_path, front_host="192.0.2.1", https_port=0)
     assert all("out of reach" in said for said in ports.taken(ports.public(settings)))
 
 
 def test_a_port_of_nought_is_not_asked_for(tmp_path: Path) -> None:
-    settings = UpSettings(data_dir=tmp_path, https_port=0, irc_port=0)
+    settings = UpSettings(data_dir=tmp_path, https_port=0)
     assert {one.setting for one in ports.public(settings)} == {"http_port", "rtmp_port"}
 
 

@@ -1,11 +1,12 @@
 """Settings: what is missing or wrong is said by the variable's name, and no secret is ever printed."""
 
 import base64
+import re
 from pathlib import Path
 
 import pytest
 
-from gateways.settings import RelaySettings, SandboxSettings, SettingsInvalid, default_data_dir
+from gateways.settings import MediaSettings, RelaySettings, SandboxSettings, SettingsInvalid, default_data_dir
 
 _KEY = base64.urlsafe_b64encode(bytes(32)).decode()
 
@@ -49,9 +50,35 @@ def test_a_port_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         SandboxSettings.load()
 
 
+def test_the_page_on_backups_names_the_folder_that_recordings_lie_in(tmp_path: Path) -> None:
+    known = {"dsn": "x", "keys_dsn": "x", "master_key": _KEY, "playback_secret": "x", "data_dir": tmp_path}
+    folder = Path(MediaSettings.load(**known).archive).relative_to(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    assert re.findall(r"below the data folder's `([^`]+)`", page) == [str(folder)]
+    elsewhere = MediaSettings.load(**known, archive_url="s3://bucket/x")
+    assert elsewhere.archive == "s3://bucket/x"
+
+
 def test_root_and_a_normal_user_keep_data_where_custom_has_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.setattr("os.geteuid", lambda: 0)
     assert default_data_dir() == Path("/var/lib/tallylight")
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert default_data_dir() == tmp_path / "tallylight"
+
+
+def test_segments_last_one_to_six_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (
+        ("DSN", "postgresql://x"),
+        ("KEYS_DSN", "postgresql://y"),
+        ("MASTER_KEY", _KEY),
+        ("PLAYBACK_SECRET", "x"),
+    ):
+        monkeypatch.setenv(f"TALLYLIGHT_{name}", value)
+    assert MediaSettings.load().segment_s == 2
+    monkeypatch.setenv("TALLYLIGHT_SEGMENT_S", "1.5")
+    assert MediaSettings.load().segment_s == 1.5
+    for wrong in ("0.9", "6.5"):
+        monkeypatch.setenv("TALLYLIGHT_SEGMENT_S", wrong)
+        with pytest.raises(SettingsInvalid, match="TALLYLIGHT_SEGMENT_S"):
+            MediaSettings.load()

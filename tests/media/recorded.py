@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from media.archive import Archive, Recorder
+from media.facts import fact_id
 from media.fmp4.reader import Fmp4Reader, Tracks
 from media.fmp4.writer import Run, init_segment, media_fragment
-from media.port import Fact
+from media.port import Fact, Started
 from media.sample import Rendition, Sample, Segment
 from tests.media.encoded import fragmented_mp4
 
@@ -83,7 +84,23 @@ class Report:
 
 
 def recorder(archive: Archive, report: Report, broadcast_id: str = BROADCAST) -> Recorder:
-    return Recorder(archive, broadcast_id=broadcast_id, channel_id="channel-1", started_at=START, report=report)
+    return Recorder(archive, begun(broadcast_id), report=report, kept=at_once)
+
+
+def begun(broadcast_id: str = BROADCAST) -> Started:
+    return Started(
+        fact_id=fact_id(broadcast_id, "started"),
+        broadcast_id=broadcast_id,
+        channel_id="channel-1",
+        at=START,
+        title="Painting",
+        category="Art",
+        node="node",
+    )
+
+
+async def at_once() -> None:
+    """A report that is kept as soon as it is made."""
 
 
 async def record(archive: Archive, report: Report, broadcast_id: str = BROADCAST) -> None:

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateways.serving import bound
 from media.hls.live import LiveBroadcast, LiveRegistry, LiveRendition
 from media.origin import Origin
+from media.playback import Gate, Signer, TokenInAddress
 from media.sample import Rendition, Sample, SampleSink
 from tests.media.hls.given import frames, rendition
 
@@ -35,6 +36,7 @@ class Stage:
     url: str
     seen: list[tuple[str, str]]
     clock: list[float]
+    gate: Gate
     asked: Counter[str] = field(default_factory=Counter)
     """How often the origin was asked for each address."""
 
@@ -119,19 +121,23 @@ async def served(app: ASGIApp) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def staged(*, held_max: int = 1000, first_segment_s_max: float = 6.0, epoch: str = "e1") -> AsyncIterator[Stage]:
+async def staged(
+    *, held_max: int = 1000, first_segment_s_max: float = 6.0, epoch: str = "e1", signer: Signer | None = None
+) -> AsyncIterator[Stage]:
     seen: list[tuple[str, str]] = []
     clock = [0.0]
+    gate = Gate(signer or Signer("secret"))
     registry = LiveRegistry(epoch=epoch, clock=lambda: clock[0])
     origin = Origin(
         registry,
         watching=lambda channel_id, viewer: seen.append((channel_id, viewer)),
         held_max=held_max,
         first_segment_s_max=first_segment_s_max,
+        gate=gate,
     )
     limits = httpx.Limits(max_connections=None)
     asked: Counter[str] = Counter()
-    app = Starlette(routes=origin.routes())
+    app = TokenInAddress(Starlette(routes=origin.routes()))
 
     async def counting(scope: Scope, receive: Receive, send: Send) -> None:
         query = scope.get("query_string", b"").decode()
@@ -142,7 +148,7 @@ async def staged(*, held_max: int = 1000, first_segment_s_max: float = 6.0, epoc
         served(counting) as url,
         httpx.AsyncClient(base_url=url, timeout=WAIT_S_MAX, limits=limits) as client,
     ):
-        yield Stage(registry, origin, client, url, seen, clock, asked)
+        yield Stage(registry, origin, client, url, seen, clock, gate, asked)
         origin.close()
 
 

@@ -8,7 +8,8 @@ import pytest
 from obstore.store import MemoryStore
 
 from media import manifest
-from media.archive import LATE_NUMBERS, Archive, fact_of
+from media.archive import LATE_NUMBERS, Archive
+from media.facts import fact_of
 from media.manifest import Manifest
 from media.port import RecordingReady, SegmentsArchived
 from tests.media.recorded import (
@@ -150,7 +151,7 @@ async def test_facts_without_room_are_told_when_the_recording_ends(archive: Arch
     report.full = False
     recording.segment(segment("source", 1, data[1]))
     await recording.close(START)
-    assert sorted(f.number for f in report.facts if isinstance(f, SegmentsArchived)) == [0, 1]
+    assert [f.number for f in report.facts if isinstance(f, SegmentsArchived)] == [0, 1]
     assert report.kinds()[-1] == "recording"
 
 

@@ -82,9 +82,11 @@ async def test_a_strange_stream_is_a_broadcast_in_order(stand: Stand, what: str)
         await sink.close("unpublished")
         assert frames_of(live, "source") >= frames_min - 20 or what.startswith("its clock")
         assert sum(it.samples for it in watching.watches.values() if it.name == "source") > frames_min - 60
-        findings = [it for it in watching.findings if it.startswith("source")]
-        # A group of 20 s does not fit into a segment of 10: there is one that nobody can begin with.
-        assert findings == (["source: B.1 segment 1 does not begin with a key frame"] if "20 s" in what else [])
+        # Of the source alone: the rungs' FFmpeg is handed minutes in an instant here, and what it makes of them is for real time to show.
+        findings = [it for it in watching.findings if it.startswith("source:")]
+        assert findings == []
+        # A group of 20 s does not fit into a segment of 10: there is one that nobody can begin with, and the playlist says so.
+        assert live.leader.independent is ("20 s" not in what)
     assert stand.kinds()[0] == "started"
     assert "recording" in stand.kinds()
     recording = await manifest.read(Archive.open(str(stand.folder)).store, stand.facts[0].broadcast_id)

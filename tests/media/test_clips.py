@@ -3,9 +3,11 @@
 import asyncio
 import subprocess
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
+import av
 import httpx
 import imageio_ffmpeg
 import m3u8
@@ -16,6 +18,7 @@ from media import clips, ffmpeg, manifest
 from media.archive import Archive
 from media.clips import Clips, NothingThere, NotYet, cut, end_exactly
 from media.deletion import destroy
+from media.fmp4.shift import earlier, timescales
 from media.vod import Vod
 from tests.media.recorded import BROADCAST, NUMBERS, SEGMENT_S, Report, encoded, record, recorder, segment
 from tests.media.stage import code, played, served
@@ -58,6 +61,13 @@ def pictures(url: str) -> list[str]:
     )  # fmt: skip
     assert not done.stderr
     return [line.split(",")[-1].strip() for line in done.stdout.decode().splitlines() if not line.startswith("#")]
+
+
+def shown_at(url: str) -> list[float]:
+    """When each picture is shown, in seconds."""
+    with av.open(url) as opened:
+        stream = opened.streams.video[0]
+        return [frame.time for frame in opened.decode(stream)]
 
 
 @pytest.mark.parametrize("b_frames", [0, 2])
@@ -168,13 +178,14 @@ async def test_a_deleted_clip_is_gone_and_its_recording_is_not(world: World) -> 
         assert (await world.client.get(f"/vod/{BROADCAST}/source/{number}.m4s")).status_code == 200
 
 
-async def test_a_clip_over_an_interruption_plays_on_and_its_file_ends_there(world: World) -> None:
+async def test_a_clip_over_an_interruption_plays_on_and_so_does_its_file(world: World) -> None:
     rendition, init, segments = encoded()
     report = Report()
     recording = recorder(world.archive, report)
     recording.rendition(rendition, init)
-    recording.segment(segment("source", 0, segments[0]))
-    recording.segment(segment("source", 5, segments[1], start_s=20.0))
+    recording.segment(segment("source", 0, segments[0], start_s=1.0))
+    # Their bytes' time starts at 1 s.
+    recording.segment(segment("source", 5, earlier(segments[1], -18.0, timescales(init)), start_s=21.0))
     await recording.close(report.facts[0].at if report.facts else recording._recording.started_at)
     found = await manifest.read(world.archive.store, BROADCAST)
     assert found is not None
@@ -184,7 +195,47 @@ async def test_a_clip_over_an_interruption_plays_on_and_its_file_ends_there(worl
     assert [(it.uri, it.discontinuity) for it in playlist.segments] == [("0.m4s", False), ("5.m4s", True)]
     file = (world.archive.folder or Path()) / "a.mp4"
     file.write_bytes((await world.client.get(f"/clips/{CLIP}/clip.mp4")).content)
+    both = (world.archive.folder or Path()) / "both.mp4"
+    both.write_bytes(init + segments[0] + segments[1])
+    whole = await asyncio.to_thread(pictures, str(both))
+    assert await asyncio.to_thread(pictures, str(file)) == whole[30:90]
+    times = await asyncio.to_thread(shown_at, str(file))
+    assert max(after - before for before, after in pairwise(times)) < 0.05, "the time it was away is not in it"
+
+
+async def test_a_clip_over_a_change_of_encoder_has_a_file_that_ends_there(world: World) -> None:
+    rendition, init, segments = encoded()
+    recording = recorder(world.archive, Report())
+    recording.rendition(rendition, init)
+    recording.segment(segment("source", 0, segments[0]))
+    recording.rendition(rendition, init + b"\0\0\0\x08free")
+    recording.segment(segment("source", 1, segments[1]))
+    await recording.close(recording._recording.started_at)
+    world.about[CLIP] = (BROADCAST, 1.0, 3.0)
+    file = (world.archive.folder or Path()) / "a.mp4"
+    file.write_bytes((await world.client.get(f"/clips/{CLIP}/clip.mp4")).content)
     assert len(await asyncio.to_thread(pictures, str(file))) == 30
+
+
+async def test_a_clip_of_now_waits_for_the_long_segments_of_a_source_that_is_apart(world: World) -> None:
+    (source, init, segments), (audio, audio_init, audio_segments) = encoded(), encoded(video=False)
+    report = Report()
+    recording = recorder(world.archive, report)
+    recording.rendition(source, init)
+    recording.rendition(audio, audio_init)
+    for number in range(NUMBERS):
+        recording.segment(segment("audio", number, audio_segments[number]))
+        recording._newest["source"] = number  # as one that is apart says of nothing that it lacks
+    await report.until(facts=NUMBERS)
+    with pytest.raises(NotYet):
+        await cut(world.archive, CLIP, BROADCAST, 1.0, 5.0)
+    recording.segment(replace(segment("source", 0, b"".join(segments)), duration_s=8.0, apart=True))
+    await report.until(facts=NUMBERS + 1)
+    await cut(world.archive, CLIP, BROADCAST, 1.0, 5.0)
+    made = await manifest.read(world.archive.store, CLIP, clips.ROOT)
+    assert made is not None
+    assert made.reaches_s("source") == 8.0
+    await recording.close(recording._recording.started_at)
 
 
 async def test_what_is_no_clip_is_said_so(world: World) -> None:

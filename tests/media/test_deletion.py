@@ -40,7 +40,7 @@ async def test_a_destroyed_recording_that_was_still_open_is_not_recovered(archiv
     recording.segment(segment(rendition.name, 0, segments[0]))
     await report.until(facts=1)
     await destroy(archive, BROADCAST)
-    assert await recover(archive, _refuse, is_live=lambda _: False, now=START) == []
+    assert await recover(archive, _refuse, begun=[], is_live=lambda _: False, now=START) == []
     # Its writer had not heard of it: what he leaves goes the second time.
     await recording.close(START)
     await destroy(archive, BROADCAST)

@@ -125,6 +125,32 @@ def test_ffmpeg_decodes_every_frame_of_what_is_written_for_it() -> None:
     assert counts[-1] == SECONDS * RATE
 
 
+def test_sound_that_waits_for_a_key_frame_takes_so_many_bytes_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flv, "HELD_BYTES_MAX", 10_000)
+    demuxer = Demuxer()
+    for tag in tags():
+        if tag.type == TagType.AUDIO or tag.data[1] == 0:
+            demuxer.receive(tag)
+    for number in range(100):
+        assert demuxer.receive(Tag(TagType.AUDIO, number, b"\xaf\x01" + bytes(4_000))) == []
+        assert demuxer._held_bytes <= 10_000
+    assert demuxer._held_bytes == sum(len(held.data) for held in demuxer._held) > 0
+    assert any(demuxer.receive(tag) for tag in tags() if tag.type == TagType.VIDEO), "and it begins all the same"
+
+
+def test_a_clock_that_hardly_moves_does_not_pay_for_more_and_more_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flv, "BURST_BYTES_MAX", 1 << 20)
+    _, _, demuxer = demuxed(tags())
+    end_ms = tags()[-1].timestamp_ms
+    picture = b"\x27\x01\x00\x00\x00" + bytes(100_000)
+    for number in range(200):  # 24 Mb/s, two seconds of them at once
+        assert demuxer.receive(Tag(TagType.VIDEO, end_ms + 33 * number, picture))
+    for number in range(12):
+        demuxer.receive(Tag(TagType.VIDEO, end_ms + 33 * 200 + number // 6, picture))
+    assert demuxer.refused is not None
+    assert "Mb/s" in demuxer.refused
+
+
 _bodies = st.binary(max_size=40) | st.sampled_from([tag.data[:60] for tag in tags()[:12]])
 _any_tags = st.lists(st.builds(Tag, st.sampled_from(list(TagType)), st.integers(-(2**40), 2**40), _bodies), max_size=30)
 

@@ -214,6 +214,22 @@ async def test_a_playlist_is_compressed_once_for_all_who_take_it(
     assert "content-encoding" not in segment.headers
 
 
+async def test_the_master_playlist_is_compressed_too_and_not_sent_to_who_has_it(stage: Stage) -> None:
+    encoder = Encoder(stage.open())
+    encoder.until(2, 3)
+    url = "/live/ann/index.m3u8"
+    zipped = await stage.get(url, headers={"Accept-Encoding": "gzip"})
+    plain = await stage.get(url, headers={"Accept-Encoding": "identity"})
+    assert zipped.headers["content-encoding"] == "gzip"
+    assert zipped.text == plain.text
+    assert zipped.headers["etag"] != plain.headers["etag"]
+    again = await stage.get(url, headers={"If-None-Match": plain.headers["etag"], "Accept-Encoding": "identity"})
+    assert (again.status_code, again.content) == (304, b"")
+    encoder.broadcast.withdraw("source")
+    changed = await stage.get(url, headers={"If-None-Match": plain.headers["etag"], "Accept-Encoding": "identity"})
+    assert changed.status_code == 200
+
+
 async def test_who_waits_sees_the_end(stage: Stage) -> None:
     encoder = Encoder(stage.open())
     encoder.until(1, 3)

@@ -45,9 +45,17 @@ class Stand:
 
     @asynccontextmanager
     async def node(
-        self, *, most: int = 5, resume_s: float = 30.0, silent_s: float = 3.0, slates: Slates | None = None
+        self,
+        *,
+        most: int = 5,
+        resume_s: float = 30.0,
+        silent_s: float = 3.0,
+        slates: Slates | None = None,
+        registry: LiveRegistry | None = None,
+        top_height: int = 480,
+        segment_s: float = 2.0,
     ) -> AsyncIterator[tuple[Broadcasts, LiveRegistry]]:
-        registry = LiveRegistry(epoch="e1", clock=time.monotonic, rewind_s=7200.0)
+        registry = registry or LiveRegistry(epoch="e1", clock=time.monotonic, rewind_s=7200.0, segment_s=segment_s)
         reporter = Reporter(self.put)
         node = Node(
             registry,
@@ -55,7 +63,7 @@ class Stand:
             reporter,
             name="media-1",
             binary=ffmpeg.binary(),
-            top_height=480,
+            top_height=top_height,
             now=lambda: self.now,
             new_id=uuid4,
             slates=slates,

@@ -13,6 +13,7 @@ from media.hls.live import LiveRegistry
 from media.origin import Origin
 from media.vod import Vod
 from tests.media.hls.given import real
+from tests.media.recorded import at_once, begun
 from tests.media.stage import Encoder, played, served
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -20,7 +21,7 @@ START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 async def test_a_live_broadcast_is_rewound_to_its_beginning_with_the_archives_bytes(tmp_path: Path) -> None:
     archive = Archive.open(str(tmp_path))
-    recorder = Recorder(archive, broadcast_id="b1", channel_id="c1", started_at=START, report=lambda _: True)
+    recorder = Recorder(archive, begun("b1"), report=lambda _: True, kept=at_once)
     registry = LiveRegistry(epoch="e1", clock=lambda: 0.0, rewind_s=7200.0)
     origin = Origin(registry, past=Vod(archive).object)
     broadcast = registry.open(channel="ann", channel_id="c1", broadcast_id="b1", started_at=START, keep=recorder)
@@ -55,7 +56,7 @@ async def test_a_live_broadcast_is_rewound_to_its_beginning_with_the_archives_by
 async def test_two_hours_are_kept_and_no_more(tmp_path: Path) -> None:
     registry = LiveRegistry(epoch="e1", clock=lambda: 0.0, rewind_s=60.0)
     archive = Archive.open(str(tmp_path))
-    recorder = Recorder(archive, broadcast_id="b1", channel_id="c1", started_at=START, report=lambda _: True)
+    recorder = Recorder(archive, begun("b1"), report=lambda _: True, kept=at_once)
     broadcast = registry.open(channel="ann", channel_id="c1", broadcast_id="b1", started_at=START, keep=recorder)
     encoder = Encoder(broadcast)
     encoder.until(100, 0)
@@ -70,7 +71,7 @@ async def test_two_hours_are_kept_and_no_more(tmp_path: Path) -> None:
 async def test_real_frames_play_from_the_beginning_of_what_can_be_rewound_to(tmp_path: Path) -> None:
     of, samples = real(seconds=10)
     archive = Archive.open(str(tmp_path))
-    recorder = Recorder(archive, broadcast_id="b1", channel_id="c1", started_at=START, report=lambda _: True)
+    recorder = Recorder(archive, begun("b1"), report=lambda _: True, kept=at_once)
     registry = LiveRegistry(epoch="e1", clock=lambda: 0.0, rewind_s=7200.0)
     origin = Origin(registry, past=Vod(archive).object)
     broadcast = registry.open(channel="ann", channel_id="c1", broadcast_id="b1", started_at=START, keep=recorder)

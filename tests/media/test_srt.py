@@ -40,6 +40,7 @@ class Caller:
 @dataclass
 class Served:
     port: int
+    server: SrtServer
     broadcasts: Broadcasts
     registry: LiveRegistry
     callers: list[Caller] = field(default_factory=list)
@@ -67,7 +68,7 @@ async def serving(stand: Stand, *, passphrase: str = "") -> AsyncIterator[Served
 
     async with stand.node(resume_s=5.0) as (broadcasts, registry):
         server = SrtServer(authorise, broadcasts, binary=ffmpeg.binary(), passphrase=passphrase)
-        served = Served(server.start("127.0.0.1", 0), broadcasts, registry)
+        served = Served(server.start("127.0.0.1", 0), server, broadcasts, registry)
         try:
             yield served
         finally:
@@ -127,6 +128,20 @@ async def test_two_publish_side_by_side_and_the_end_of_the_server_ends_both(stan
         before = len(os.listdir("/proc/self/fd"))
     assert len(os.listdir("/proc/self/fd")) < before
     assert {"ended"} <= set(stand.kinds()) & set(stand.kinds("c2"))
+
+
+async def test_while_it_is_drained_who_is_on_goes_on_and_nobody_else_comes_in(stand: Stand) -> None:
+    async with serving(stand) as served:
+        await served.call("secret-ann")
+        await until(lambda: (live := served.registry.on_channel("ann")) is not None and live.has_begun)
+        served.server.drain()
+        other = await served.call("secret-bob")
+        async with asyncio.timeout(20):
+            assert await other.process.wait() != 0
+        assert set(stand.kinds("c2")) == set()
+        (live,) = served.registry.broadcasts
+        before = live.renditions[0].window.next_sequence
+        await until(lambda: live.renditions[0].window.next_sequence > before + 4)
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,14 @@ from starlette.applications import Starlette
 
 from media import ffmpeg, storyboard
 from media.archive import Archive
+from media.flv import Began, Demuxer
+from media.hls.live import LiveBroadcast
+from media.sample import Rendition, SampleSink
 from media.storyboard import Storyboards, index
 from media.vod import Vod
 from tests.media.recorded import BROADCAST, NUMBERS, SEGMENT_S, START, Report, encoded, record, recorder, segment
 from tests.media.stage import code
+from tests.media.test_enhanced import sent
 
 
 @pytest.fixture
@@ -114,6 +118,29 @@ async def test_what_has_no_picture_has_no_storyboard(archive: Archive, client: h
     await recording.close(START)
     assert code(await client.get(f"/vod/{BROADCAST}/storyboard/index.vtt")) == (404, "storyboard_not_found")
     assert code(await client.get("/vod/none/storyboard/index.vtt")) == (404, "recording_not_found")
+
+
+@pytest.mark.parametrize("codec", ["hvc1", "av01"])
+async def test_a_small_source_of_another_codec_has_its_pictures_too(
+    archive: Archive, client: httpx.AsyncClient, codec: str
+) -> None:
+    recording = recorder(archive, Report())
+    live = LiveBroadcast(channel="ann", channel_id="c1", address="e1-b1", started_at=START, keep=recording)
+    demuxer = Demuxer()
+    sink: SampleSink | None = None
+    for tag in sent(codec, "opus"):
+        for found in demuxer.receive(tag):
+            if isinstance(found, Began):
+                sink = live.add(Rendition("source", found.bandwidth, found.video, found.audio))
+            elif sink is not None:
+                sink.push(found.sample)
+    live.end()
+    await recording.close(START)
+    answer = await client.get(f"/vod/{BROADCAST}/storyboard/index.vtt")
+    assert answer.status_code == 200, answer.text
+    assert answer.text.count("-->") == 2
+    poster = await client.get(f"/vod/{BROADCAST}/storyboard/poster.jpg")
+    assert poster.content[:2] == b"\xff\xd8"
 
 
 async def test_none_is_made_while_the_broadcast_lasts(archive: Archive, client: httpx.AsyncClient) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import socket
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,8 @@ from starlette.applications import Starlette
 
 from media import manifest
 from media.archive import Archive
+from media.hls.agreement import Agreement
+from media.sample import Rendition
 from media.vod import Vod, routes
 from tests.media.encoded import FRAMES_A_SECOND, HEIGHT, WIDTH
 from tests.media.recorded import (
@@ -101,7 +104,7 @@ async def test_a_media_playlist_lists_every_segment_and_says_that_it_is_whole(
     assert stored == b"".join(encoded()[2])
 
 
-async def test_a_number_that_a_rendition_missed_is_a_gap_and_one_that_began_anew_a_discontinuity(
+async def test_a_number_that_a_rendition_missed_is_a_gap_and_one_that_began_anew_has_its_initialisation(
     archive: Archive, client: httpx.AsyncClient
 ) -> None:
     (source, init, data), (audio, audio_init, audio_data) = encoded(), encoded(video=False)
@@ -118,9 +121,92 @@ async def test_a_number_that_a_rendition_missed_is_a_gap_and_one_that_began_anew
     of_source = m3u8.loads((await client.get(f"/vod/{BROADCAST}/source/index.m3u8")).text).segments
     of_audio = m3u8.loads((await client.get(f"/vod/{BROADCAST}/audio/index.m3u8")).text).segments
     assert [it.discontinuity for it in of_source] == [False, False, True, False]
-    assert [it.discontinuity for it in of_audio] == [False, False, True, True]
+    assert [it.discontinuity for it in of_audio] == [False, False, True, False]
     assert [bool(it.gap_tag) for it in of_audio] == [False, True, False, False]
     assert [it.init_section.uri for it in of_audio] == ["init-0.mp4"] * 3 + ["init-1.mp4"]
+
+
+async def test_where_the_source_became_another_every_rendition_says_so(
+    archive: Archive, client: httpx.AsyncClient
+) -> None:
+    (source, init, data), (audio, audio_init, audio_data) = encoded(), encoded(video=False)
+    assert source.video is not None
+    recording = recorder(archive, Report())
+    recording.rendition(source, init)
+    recording.rendition(audio, audio_init)
+    for number in range(4):
+        if number == 2:
+            other = replace(source, video=replace(source.video, codec="hvc1.1.6.L93.B0"))
+            recording.rendition(other, init + b"\x00\x00\x00\x08free")
+        for name, its in (("source", data), ("audio", audio_data)):
+            recording.segment(replace(segment(name, number, its[number]), discontinuity=number == 2))
+    await recording.close(START)
+    agreement = Agreement(recorded=True)
+    for name in ("source", "audio"):
+        text = (await client.get(f"/vod/{BROADCAST}/{name}/index.m3u8")).text
+        assert [it.discontinuity for it in m3u8.loads(text).segments] == [False, False, True, False]
+        agreement.watch(name, lambda _: None)
+        agreement.playlist(name, text)
+    assert [it for it in agreement.findings() if "fetched" not in it] == []
+    master = m3u8.loads((await client.get(f"/vod/{BROADCAST}/index.m3u8")).text)
+    assert master.playlists[0].stream_info.codecs == f"hvc1.1.6.L93.B0,{audio_codec(source)},{source.video.codec}"
+
+
+def audio_codec(of: Rendition) -> str:
+    assert of.audio is not None
+    return of.audio.codec
+
+
+async def test_what_a_rendition_has_of_a_segment_is_listed_with_gaps_around_it(
+    archive: Archive, client: httpx.AsyncClient
+) -> None:
+    (source, init, data), (audio, audio_init, audio_data) = encoded(), encoded(video=False)
+    recording = recorder(archive, Report())
+    recording.rendition(source, init)
+    recording.rendition(audio, audio_init)
+    for number in range(3):
+        recording.segment(segment("source", number, data[number]))
+        its = segment("audio", number, audio_data[number])
+        recording.segment(replace(its, start_s=2.5, duration_s=1.0) if number == 1 else its)
+    await recording.close(START)
+    listed = m3u8.loads((await client.get(f"/vod/{BROADCAST}/audio/index.m3u8")).text).segments
+    assert [(it.uri, it.duration, bool(it.gap_tag)) for it in listed] == [
+        ("0.m4s", 2.0, False),
+        ("1.m4s", 0.5, True),
+        ("1.m4s", 1.0, False),
+        ("1.m4s", 0.5, True),
+        ("2.m4s", 2.0, False),
+    ]
+    for it in listed:
+        assert it.program_date_time is not None
+    starts = [it.program_date_time.timestamp() - START.timestamp() for it in listed if it.program_date_time]
+    assert starts == [0.0, 2.0, 2.5, 3.5, 4.0]
+
+
+async def test_playlists_go_out_compressed_and_are_not_sent_again_to_who_has_them(
+    archive: Archive, client: httpx.AsyncClient
+) -> None:
+    await record(archive, Report())
+    for path in ("index.m3u8", "source/index.m3u8"):
+        url = f"/vod/{BROADCAST}/{path}"
+        zipped = await client.get(url, headers={"Accept-Encoding": "gzip"})
+        plain = await client.get(url, headers={"Accept-Encoding": "identity"})
+        assert zipped.headers["content-encoding"] == "gzip"
+        assert "content-encoding" not in plain.headers
+        assert zipped.text == plain.text
+        assert plain.headers["vary"] == "Accept-Encoding"
+        assert zipped.headers["etag"] != plain.headers["etag"]
+        for known in (zipped, plain):
+            asked = {
+                "If-None-Match": known.headers["etag"],
+                "Accept-Encoding": "gzip" if known is zipped else "identity",
+            }
+            again = await client.get(url, headers=asked)
+            assert (again.status_code, again.content) == (304, b"")
+            assert again.headers["cache-control"] == plain.headers["cache-control"]
+    first = await client.get(f"/vod/{BROADCAST}/source/0.m4s")
+    again = await client.get(f"/vod/{BROADCAST}/source/0.m4s", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
 
 
 async def test_a_recording_that_is_still_written_grows_and_is_not_cached(archive: Archive) -> None:

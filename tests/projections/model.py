@@ -6,11 +6,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from domain import account, broadcast, channel, chat, follow, recording, subscription
+import orjson
+
+from domain import chat, follow
 from domain.channel import ModeratorAppointed
 from domain.chat import MessagePosted, UserBanned
 from domain.event import Event
 from domain.follow import ChannelFollowed, ChannelUnfollowed
+from domain.topics import BY_TOPIC
 from eventstore import wire
 from eventstore.port import Recorded, shard_of
 from eventstore.wire import WireEvent, WireRecord
@@ -18,14 +21,9 @@ from projections import checkpoints
 from projections.checkpoints import Pool
 from projections.projection import Projection
 from projections.rows import Change, Delete, Insert, Key, Patch, Put, Table
+from tests.histories import Said
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-EVENTS: dict[str, type[Event]] = {
-    one.TOPIC: one
-    for module in (account, broadcast, channel, chat, follow, recording, subscription)
-    for one in vars(module).values()
-    if isinstance(one, type) and issubclass(one, Event) and one is not Event
-}
 
 
 class MemoryLog:
@@ -95,7 +93,7 @@ class MemoryLog:
 
 
 def category_of(event: WireEvent) -> str:
-    return EVENTS[event.topic].CATEGORY.value
+    return BY_TOPIC[event.topic].CATEGORY.value
 
 
 def recorded(shard: int, stored: WireEvent) -> Recorded:
@@ -103,7 +101,7 @@ def recorded(shard: int, stored: WireEvent) -> Recorded:
         stream=stored.stream, version=stored.version, shard=shard, position=stored.position, topic=stored.topic,
         category=category_of(stored), at=stored.at, actor=stored.actor, command_id=stored.command_id,
         correlation_id=stored.correlation_id, causation_id=stored.causation_id,
-        event=EVENTS[stored.topic].model_validate_json(stored.state),
+        event=BY_TOPIC[stored.topic].model_validate_json(stored.state),
     )  # fmt: skip
 
 
@@ -129,7 +127,10 @@ def apply(rows: Rows, change: Change, fresh: Mapping[str, Any]) -> None:
             row[column] += delta
 
 
-DEFAULTS: Mapping[str, Any] = {"followers": 0, "subscribers": 0, "tags": "[]", "chat_mode": "{}"}
+DEFAULTS: Mapping[str, Any] = {
+    "followers": 0, "subscribers": 0, "debit_minor": 0, "credit_minor": 0, "postings": 0, "tags": "[]", "chat_mode": "{}",
+    "subscribers_only_playback": False,
+}  # fmt: skip
 
 
 def expected(projection: Projection, log: MemoryLog) -> dict[Table, Rows]:
@@ -144,7 +145,7 @@ def expected_of(projection: Projection, events: Iterable[Recorded]) -> dict[Tabl
         for change in projection.rows_for(one):
             new = {column: DEFAULTS.get(column) for column in change.table.columns}
             apply(tables[change.table], change, new)
-    return tables
+    return {table: {key: _plain(table, row) for key, row in rows.items()} for table, rows in tables.items()}
 
 
 async def found(connection: Any, projection: Projection, schema: str | None = None) -> dict[Table, Rows]:
@@ -154,9 +155,18 @@ async def found(connection: Any, projection: Projection, schema: str | None = No
         names = [*table.key, *table.columns]
         rows = await connection.fetch(f"SELECT {', '.join(names)} FROM {schema or projection.schema}.{table.name}")
         tables[table] = {
-            tuple(row[name] for name in table.key): {name: row[name] for name in table.columns} for row in rows
+            tuple(row[name] for name in table.key): _plain(table, {name: row[name] for name in table.columns})
+            for row in rows
         }
     return tables
+
+
+def _plain(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row whose JSON is read: Postgres writes it its own way."""
+    return {
+        name: orjson.loads(value) if value is not None and table.columns[name] == "jsonb" else value
+        for name, value in row.items()
+    }
 
 
 CHANNELS = ("c1", "c2", "c3")
@@ -191,6 +201,18 @@ def log_of(steps: Iterable[tuple[str, str, str]]) -> MemoryLog:
     for number, (kind, channel_id, person) in enumerate(steps):
         stream, event = event_of(kind, channel_id, person, number)
         log.append(stream, channel_id, event, actor="owner")
+    return log
+
+
+def kinds_of(projection: Projection) -> list[type[Event]]:
+    """The kinds of event that a projection makes rows of."""
+    return [event for event in BY_TOPIC.values() if event.TOPIC in projection.topics]
+
+
+def log_of_history(history: Iterable[Said]) -> MemoryLog:
+    log = MemoryLog()
+    for stream, key, event in history:
+        log.append(stream, key, event, actor="owner")
     return log
 
 

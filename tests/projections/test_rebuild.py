@@ -3,13 +3,17 @@
 import asyncio
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from projections import chat_log, checkpoints, follows, rebuild
 from projections.checkpoints import MadeForAnother, Missing, Pool
 from projections.projection import Projection
 from projections.rebuild import AlreadyRebuilding, Progress, Rebuilt
+from projections.registry import PROJECTIONS
 from projections.runner import Runner
-from tests.projections.model import MemoryLog, busy_log, expected, found, fresh, more
+from tests.histories import histories
+from tests.projections.model import MemoryLog, busy_log, expected, found, fresh, kinds_of, log_of_history, more
 
 
 async def _live(pool: Pool, projection: Projection, log: MemoryLog) -> Runner:
@@ -36,6 +40,18 @@ async def test_a_rebuild_replaces_whatever_the_live_rows_were(pool: Pool) -> Non
         row[0] for row in await pool.fetch("SELECT indexname FROM pg_indexes WHERE schemaname = 'p_follows'")
     }
     assert {"follows_account", "follows_pkey", "counts_pkey", "checkpoints_pkey"} <= found_indexes
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS.values(), ids=PROJECTIONS)
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+async def test_every_projection_is_rebuilt_to_the_rows_that_following_the_log_gave(
+    pool: Pool, projection: Projection, data: st.DataObject
+) -> None:
+    log = log_of_history(data.draw(histories(kinds_of(projection), size_min=20, size_max=60)))
+    await _live(pool, projection, log)
+    assert isinstance(await rebuild.rebuild(projection.name, pool=pool, log=log), Rebuilt)
+    assert await found(pool, projection) == expected(projection, log)
 
 
 async def test_a_live_worker_writes_on_through_a_rebuild_and_loses_nothing(

@@ -79,6 +79,7 @@ class ChatPanel {
       case 'cleared':
         this.lines.clear();
         return this.lines.notice(`Chat was cleared${by}.`);
+      case 'erased': return this.lines.removeBy(frame.user);
       case 'mode': return this.#mode(frame.mode);
       case 'gap': return this.lines.notice('Some messages were missed while you were away.');
       case 'error': return this.#explain(frame.detail);

@@ -63,13 +63,13 @@ $('#clip-close').addEventListener('click', () => dialog.close());
 dialog.addEventListener('close', () => { player?.stop(); player = null; });
 
 // `byDate`: what is on, whose times are dates; else seconds of the recording. `endsAt`: where the clip ends at first.
-export function openClip({ broadcastId, source, title = '', byDate = false, endsAt = null }) {
+export function openClip({ broadcastId, source, title = '', byDate = false, endsAt = null, access = null }) {
   wanted = { broadcastId, byDate, key: randomName() };
   $('#clip-name').value = title;
   say($('.problem', dialog), null);
   $('[type="submit"]', dialog).disabled = true;
   dialog.showModal();
-  player = new Player(video, { live: false });
+  player = new Player(video, { live: false, access });
   video.addEventListener('loadeddata', () => {
     video.pause();
     const { seekable } = video;

@@ -12,7 +12,7 @@ let name = null;
 let edited = false;
 
 async function categories() {
-  const { items } = await get('/api/v1/categories');
+  const { items } = await get('/api/v1/categories?limit=100');
   $('#category-names').replaceChildren(...items.map((item) => el('option', { value: item.name ?? item })));
 }
 
@@ -39,13 +39,15 @@ async function draw() {
   $('#edit-title').value = channel.title ?? '';
   $('#edit-category').value = channel.category ?? '';
   $('#edit-tags').value = (channel.tags ?? []).join(', ');
+  $('#edit-closed').checked = Boolean(channel.subscribers_only_playback);
 }
 
 const edit = $('#edit');
 edit.addEventListener('input', () => { edited = true; say($('#edit-done'), null); });
 onSubmit(edit, async (form) => {
   const tags = form.get('tags').split(',').map((tag) => tag.trim()).filter(Boolean);
-  await api('PATCH', path(), { body: { title: form.get('title'), category: form.get('category'), tags } });
+  const body = { title: form.get('title'), category: form.get('category'), tags, subscribers_only_playback: form.has('closed') };
+  await api('PATCH', path(), { body });
   edited = false;
   say($('#edit-done'), 'Saved.');
 });

@@ -61,7 +61,7 @@ $('#live-more').addEventListener('click', async () => {
 });
 
 async function categories() {
-  const { items } = await get('/api/v1/categories');
+  const { items } = await get('/api/v1/categories?limit=100');
   const names = items.map((item) => item.name ?? item).filter(Boolean);
   if (category && !names.includes(category)) names.unshift(category);
   const link = (name, label) => el('a', {

@@ -3,11 +3,13 @@
 const compact = new Intl.NumberFormat(undefined, { notation: 'compact', maximumFractionDigits: 1 });
 const whole = new Intl.NumberFormat();
 const dates = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'short' });
+const days = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium' });
 const hours = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' });
 
 export const count = (value) => (value < 10_000 ? whole : compact).format(value ?? 0);
 export const plural = (value, one, many = `${one}s`) => `${count(value)} ${value === 1 ? one : many}`;
 export const moment = (instant) => (instant ? dates.format(new Date(instant)) : '–');
+export const day = (instant) => days.format(new Date(instant));
 export const timeOfDay = (instant) => hours.format(new Date(instant));
 
 // 3725 → 1:02:05

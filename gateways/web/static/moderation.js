@@ -1,8 +1,9 @@
-// A channel's moderation page: the log, bans, modes and moderators. The server judges who may.
+// A channel's moderation page: who is silenced, modes, moderators and the log. The server judges who may.
 
 import { api, get, post } from './api.js';
 import { $, el, onSubmit, say, show } from './dom.js';
-import { moment, span } from './format.js';
+import { day, moment, span } from './format.js';
+import { list } from './list.js';
 import { here, session } from './session.js';
 
 const name = $('#main').dataset.channel;
@@ -11,7 +12,6 @@ const WORDS = {
   delete: 'deleted a message', timeout: 'timed out', ban: 'banned', unban: 'lifted the ban of', clear: 'cleared the chat', mode: 'changed the modes',
   mod: 'appointed', unmod: 'removed', raid: 'raided',
 };
-let next = null;
 
 function details(entry) {
   const parts = [
@@ -23,36 +23,54 @@ function details(entry) {
 }
 
 function row(entry) {
-  const lifts = ['ban', 'timeout'].includes(entry.action)
-    ? el('button', { class: 'button plain', type: 'button', onclick: () => act(() => api('DELETE', `${base}/bans/${entry.target}`)) }, 'Lift')
-    : '';
   return el('tr', {},
     el('td', {}, moment(entry.at)),
     el('td', {}, entry.moderator ?? '–'),
     el('td', {}, WORDS[entry.action] ?? entry.action),
     el('td', {}, entry.target ?? ''),
-    el('td', {}, details(entry)),
-    el('td', {}, lifts));
+    el('td', {}, details(entry)));
 }
 
-async function load(cursor = null) {
-  const page = await get(`${base}/moderation-log${cursor ? `?cursor=${encodeURIComponent(cursor)}` : ''}`);
-  const rows = page.items.map(row);
-  if (cursor) $('#log').append(...rows);
-  else $('#log').replaceChildren(...rows);
-  next = page.next;
-  show($('#log-more'), Boolean(next));
-  show($('#log-none'), !cursor && rows.length === 0);
+function silenced(ban) {
+  const how = [ban.until ? `until ${moment(ban.until)}` : 'until lifted', `by ${ban.moderator}`, ban.reason && `“${ban.reason}”`];
+  return el('li', {},
+    el('strong', {}, ban.username),
+    el('span', { class: 'muted' }, how.filter(Boolean).join(' · ')),
+    act('Lift', ban.username, $('#bans-problem'), `${base}/bans/${ban.username}`));
 }
 
-async function act(work) {
-  say($('#log-problem'), null);
-  try {
-    await work();
-    await load();
-  } catch (problem) {
-    say($('#log-problem'), problem.message);
-  }
+function appointed(moderator) {
+  return el('li', {},
+    el('strong', {}, moderator.username),
+    el('span', { class: 'muted' }, `since ${day(moderator.since)}`),
+    act('Remove', moderator.username, $('#moderators-problem'), `${base}/moderators/${moderator.username}`));
+}
+
+const log = list({ path: `${base}/moderation-log`, into: $('#log'), none: $('#log-none'), more: $('#log-more'), row });
+const bans = list({ path: `${base}/bans`, into: $('#bans'), none: $('#bans-none'), more: $('#bans-more'), row: silenced });
+const moderators = list({
+  path: `${base}/moderators`, into: $('#moderators'), none: $('#moderators-none'), more: $('#moderators-more'), row: appointed,
+});
+const load = () => Promise.all([log(), bans(), moderators()]);
+
+function act(label, username, problem, path) {
+  return el('button', {
+    class: 'button quiet',
+    type: 'button',
+    'aria-label': `${label} ${username}`,
+    onclick: async (event) => {
+      const button = event.currentTarget;
+      button.disabled = true;
+      say(problem, null);
+      try {
+        await api('DELETE', path);
+        await load();
+      } catch (fault) {
+        say(problem, fault.message);
+        button.disabled = false;
+      }
+    },
+  }, label);
 }
 
 onSubmit($('#ban'), async (form) => {
@@ -78,10 +96,15 @@ onSubmit($('#mode'), async (form) => {
   await load();
 });
 
-onSubmit($('#moderators'), async (form) => {
-  const username = encodeURIComponent(form.get('username').trim());
-  await api(form.get('act') === 'remove' ? 'DELETE' : 'PUT', `${base}/moderators/${username}`);
-  $('#moderators').reset();
+onSubmit($('#appoint'), async (form) => {
+  await api('PUT', `${base}/moderators/${encodeURIComponent(form.get('username').trim())}`);
+  $('#appoint').reset();
+  await load();
+});
+
+onSubmit($('#clear'), async () => {
+  if (!confirm('Clear the chat for everybody? What was said so far cannot be brought back.')) return;
+  await api('DELETE', `${base}/chat`);
   await load();
 });
 
@@ -97,7 +120,6 @@ async function modes() {
   for (const flag of ['subscribers_only', 'emote_only', 'unique']) form[flag].checked = Boolean(mode[flag]);
 }
 
-$('#log-more').addEventListener('click', () => load(next));
 if (await session) {
   modes().catch(() => null);
   await load().catch((problem) => say($('#log-problem'), problem.message));

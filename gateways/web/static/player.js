@@ -24,7 +24,6 @@ const COMMON = {
 const LIVE = {
   ...COMMON,
   lowLatencyMode: true,
-  xhrSetup: (request, url) => { if (url.includes('.m3u8')) request.setRequestHeader('Tallylight-Viewer', viewer()); },
   liveSyncDuration: TARGET_S,
   liveMaxLatencyDuration: 8,
   liveSyncOnStallIncrease: ON_STALL_S,
@@ -44,9 +43,11 @@ function loadLibrary() {
 }
 
 export class Player extends EventTarget {
-  constructor(video, { live }) {
+  // `access` puts the token of the moment before addresses (access.js).
+  constructor(video, { live, access = null }) {
     super();
     this.video = video;
+    this.access = access;
     this.live = live;
     this.state = 'idle';
     this.hls = null;
@@ -114,14 +115,18 @@ export class Player extends EventTarget {
     this.#drop();
     if (Hls.isSupported()) this.#attach(Hls);
     else if (this.video.canPlayType(NATIVE)) {
-      this.video.src = this.source;
+      this.video.src = this.#address(this.source);
       if (this.startAt > 0) this.video.currentTime = this.startAt;
       this.play();
     } else this.#finish('unsupported');
   }
 
   #attach(Hls) {
-    const hls = new Hls({ ...(this.live ? LIVE : RECORDED), startPosition: this.live ? -1 : this.startAt });
+    const hls = new Hls({
+      ...(this.live ? LIVE : RECORDED),
+      startPosition: this.live ? -1 : this.startAt,
+      xhrSetup: (request, url) => this.#prepare(request, url),
+    });
     this.hls = hls;
     hls.on(Hls.Events.MANIFEST_PARSED, () => {
       this.dispatchEvent(new Event('levels'));
@@ -136,8 +141,19 @@ export class Player extends EventTarget {
         this.play();
       } else this.#again(error.details);
     });
-    hls.loadSource(this.source);
+    hls.loadSource(this.#address(this.source));
     hls.attachMedia(this.video);
+  }
+
+  #address(url) {
+    return this.access?.address(url) ?? url;
+  }
+
+  // Playlists and segments name each other by the address they were first asked at: an old token's.
+  #prepare(request, url) {
+    const now = this.#address(url);
+    if (now !== url) request.open('GET', now, true);
+    if (this.live && url.includes('.m3u8')) request.setRequestHeader('Tallylight-Viewer', viewer());
   }
 
   // From the beginning, later and later, with jitter: an origin that comes back must not meet all its viewers in one moment.

@@ -2,6 +2,7 @@
 
 import { api, get, remembered } from './api.js';
 import { $, el } from './dom.js';
+import { hue } from './format.js';
 
 // The account of this browser ({username, …}), or null. Nobody who never logged in here costs a request.
 export const session = remembered.user ? load() : Promise.resolve(null);
@@ -18,14 +19,14 @@ async function load() {
 
 export const here = () => encodeURIComponent(location.pathname + location.search);
 
-async function logOut() {
+export async function logOut() {
   remembered.user = null;
   await api('DELETE', '/api/v1/sessions/current').catch(() => null);
   location.reload();
 }
 
-function corner(user) {
-  if (!user) {
+function corner(account) {
+  if (!account) {
     const next = ['/login', '/register'].includes(location.pathname) ? '' : `?next=${here()}`;
     return [
       el('a', { class: 'button quiet', href: `/login${next}` }, 'Log in'),
@@ -34,11 +35,18 @@ function corner(user) {
   }
   return [
     el('a', { class: 'button quiet', href: '/dashboard' }, 'Dashboard'),
-    el('span', { class: 'who' }, user),
-    el('button', { class: 'button quiet', type: 'button', onclick: logOut }, 'Log out'),
+    el('a', { class: 'me', href: '/settings', title: 'Your account' },
+      face(account.username), el('span', { class: 'who' }, account.display_name ?? account.username)),
+    el('button', { class: 'button quiet log-out', type: 'button', onclick: logOut }, 'Log out'),
   ];
 }
 
+function face(name) {
+  const made = el('span', { class: 'face small', 'aria-hidden': 'true' }, name[0]);
+  made.style.setProperty('--hue', hue(name));
+  return made;
+}
+
 const place = $('#account');
-place.replaceChildren(...corner(remembered.user));
-session.then((account) => place.replaceChildren(...corner(account?.username ?? null)));
+place.replaceChildren(...corner(remembered.user && { username: remembered.user }));
+session.then((account) => place.replaceChildren(...corner(account)));

@@ -1,15 +1,16 @@
 // The watch page: the channel's picture when it is on air, what it had on before when it is not, and its chat.
 
-import { api, get, post } from './api.js';
+import { api, get } from './api.js';
+import { Access } from './access.js';
 import { startChat } from './chat.js';
-import { randomName } from './chat_socket.js';
 import { openClip } from './clip.js';
 import { wireControls } from './controls.js';
-import { $, el, onSubmit, poll, say, show } from './dom.js';
-import { hue, money, plural, since } from './format.js';
+import { $, el, poll, say, show } from './dom.js';
+import { hue, plural, since } from './format.js';
 import { Player } from './player.js';
 import { here, session } from './session.js';
 import { recordings } from './recordings.js';
+import { wireSubscription } from './subscription.js';
 
 const LIVE_MS = 10_000; // viewer counts move every 10 s
 const OFFLINE_MS = 4_000;
@@ -19,7 +20,8 @@ const base = `/api/v1/channels/${name}`;
 let channel = null;
 let following = false;
 const video = $('#video');
-const player = new Player(video, { live: true });
+const access = new Access(name);
+const player = new Player(video, { live: true, access });
 wireControls(player);
 $('#face').style.setProperty('--hue', hue(name));
 
@@ -36,6 +38,9 @@ function curtain(text, more = null) {
 function draw() {
   $('#title').textContent = channel.title || name;
   document.title = `${onAir() ? '● ' : ''}${channel.title || name} · ${name} · Tallylight`;
+  // Where it says more than the channel's name does.
+  const owner = channel.owner_display_name;
+  say($('#owner-name'), owner && owner.toLowerCase() !== name ? owner : null);
   const category = $('#category');
   category.textContent = channel.category ?? '';
   category.href = `/?category=${encodeURIComponent(channel.category ?? '')}`;
@@ -57,10 +62,14 @@ async function look() {
     throw problem;
   }
   if (typeof channel.following === 'boolean') drawFollow(channel.following);
-  if (channel.subscription) subscribed();
+  drawSubscription(channel.subscription ?? null);
   show($('#clip'), onAir());
   draw();
-  if (onAir() && ['idle', 'ended'].includes(player.state)) {
+  if (onAir() && !(await mayPlay())) {
+    player.stop();
+    player.state = 'idle';
+    curtain('For subscribers only', 'Whoever subscribes can watch at once.');
+  } else if (onAir() && ['idle', 'ended'].includes(player.state)) {
     player.start(channel.playback_url ?? `/live/${name}/index.m3u8`);
   } else if (!onAir() && ['idle', 'ended'].includes(player.state)) {
     offline();
@@ -69,6 +78,18 @@ async function look() {
     offline();
   }
 }
+
+async function mayPlay() {
+  if (!channel.subscribers_only_playback || access.isOpen) return true;
+  try {
+    await access.open();
+    return true;
+  } catch (problem) {
+    if (problem.status !== 401 && problem.status !== 403) throw problem;
+    return false;
+  }
+}
+access.addEventListener('lost', () => lookAgain());
 
 let shownPast = false;
 let played = false;
@@ -140,39 +161,15 @@ $('#follow').addEventListener('click', async () => {
 // What was just on, up to a minute of it; the dialog looks at the rewindable playlist, the page plays on.
 $('#clip').addEventListener('click', async () => {
   if (!(await session)) { logInFirst(); return; }
-  openClip({ broadcastId: channel.broadcast_id, source: `/live/${name}/dvr.m3u8`, byDate: true, title: channel.title });
+  openClip({ broadcastId: channel.broadcast_id, source: `/live/${name}/dvr.m3u8`, byDate: true, title: channel.title, access });
 });
 
-const tiers = $('#tiers');
-let purchase = null; // one purchase, however often its button is pressed or its answer lost
-$('#subscribe').addEventListener('click', async () => {
-  if (!(await session)) { logInFirst(); return; }
-  purchase = randomName();
-  tiers.showModal();
-});
-$('#tiers-close').addEventListener('click', () => tiers.close());
-$('#tiers-form').addEventListener('change', () => { purchase = randomName(); });
-for (const price of tiers.querySelectorAll('[data-minor]')) price.textContent = money(price.dataset.minor, price.dataset.currency);
-onSubmit($('#tiers-form'), async (form) => {
-  await post(`${base}/subscriptions`, { tier: Number(form.get('tier')) }, { headers: { 'Idempotency-Key': purchase } }).catch((problem) => {
-    if (problem.code !== 'already_subscribed') throw problem;
-  });
-  tiers.close();
-  subscribed();
-  await lookAgain();
-});
-
-function subscribed() {
-  const button = $('#subscribe');
-  button.textContent = 'Subscribed';
-  button.disabled = true;
-}
+const drawSubscription = wireSubscription(base, lookAgain);
 
 session.then((account) => {
   startChat(name, account, {
     onStanding({ user, badges, moderates }) {
       show($('#moderate'), moderates);
-      if (badges.includes('subscriber')) subscribed();
       if (user && badges.includes('broadcaster')) { show($('#subscribe'), false); show($('#follow'), false); }
     },
   });

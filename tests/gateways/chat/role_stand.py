@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 from pydantic import SecretStr
 from websockets.asyncio.client import connect
 
@@ -16,6 +17,7 @@ from commands.accounts import RegisterAccount
 from commands.bus import handle
 from commands.channels import OpenChannel
 from commands.context import Actor, Call, Context, Done
+from commands.money import Subscribe
 from gateways import bootstrap
 from gateways.auth import ACCESS_COOKIE, Tokens
 from gateways.chat.role import run_chat
@@ -23,6 +25,9 @@ from gateways.engines.broker import Broker
 from gateways.engines.postgres import Postgres
 from gateways.engines.process import free_port
 from gateways.health import Readiness
+from gateways.payments.sandbox import Charges
+from gateways.payments.sandbox import build as build_sandbox
+from gateways.payments.sandbox_client import SandboxProvider
 from gateways.relay_role import run_relay
 from gateways.settings import ChatSettings, RelaySettings
 from projections import rebuild
@@ -110,7 +115,8 @@ class Platform:
     async def person(self, name: str, *roles: str) -> Person:
         done = await self.do(None, RegisterAccount(f"{name}_{uuid4().hex[:6]}", "no-password"))
         actor = Actor(done.value["account_id"], done.value["username"], frozenset(roles))
-        return Person(actor, Tokens(SECRET).issue(actor, uuid4()))
+        session = await self.services.sessions.begin(actor.account_id, actor.username)
+        return Person(actor, Tokens(SECRET).issue(actor, session.family))
 
     async def room(self) -> Room:
         owner = await self.person("owner")
@@ -121,6 +127,16 @@ class Platform:
         done = await handle(self.context, Call(command_id or uuid4(), who.actor if who else None), command)
         assert isinstance(done, Done), done
         return done
+
+    async def subscribe(self, who: Person, room: Room) -> None:
+        """Paid for through the sandbox provider."""
+        charges = Charges(self._settings["data_dir"] / f"charges-{uuid4()}.sqlite")
+        transport = httpx.ASGITransport(build_sandbox(charges, SECRET))
+        async with httpx.AsyncClient(transport=transport, base_url="http://sandbox") as sandbox:
+            context = bootstrap.context(self.services, SandboxProvider(sandbox, SECRET))
+            done = await handle(context, Call(uuid4(), who.actor), Subscribe(room.channel_id, tier=1))
+        charges.close()
+        assert isinstance(done, Done), done
 
     async def chat(self) -> ChatRole:
         """Another process of the role, serving; the broker need not be there."""

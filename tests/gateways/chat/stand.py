@@ -1,11 +1,12 @@
 """A chat pod with its server over the in-memory store, a feed that follows the store, and doors and standings told by the test."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4, uuid5
 
 import orjson
 from websockets.asyncio.client import ClientConnection, connect
@@ -14,12 +15,19 @@ from eventstore.memory import MemoryStore
 from eventstore.port import SHARDS
 from gateways.chat.pod import Identity, Pod, Standing
 from gateways.chat.server import ChatServer, Unauthenticated
+from gateways.peers import Fronts
 from tests.stores import memory_store
 
 PATIENCE_S = 30
 """More than the time between two looks at the store of a room whose Kafka seems well."""
+EXPIRES_AT = datetime(2100, 1, 1, tzinfo=UTC)
+"""When everybody's token runs out."""
 ROOM = "room"
 ROOM_ID = "c-room"
+
+
+def session_of(user: str) -> UUID:
+    return uuid5(UUID(int=0), user)
 
 
 class StoreFeed:
@@ -36,7 +44,7 @@ class StoreFeed:
     async def watch(self, shard: int) -> None:
         return None
 
-    async def unwatch(self, shard: int) -> None:
+    def unwatch(self, shard: int) -> None:
         return None
 
     async def run(self) -> None:
@@ -51,6 +59,7 @@ class Door:
     """Everyone is who their bearer token says; `bad` is nobody."""
 
     rooms: dict[str, str] = field(default_factory=lambda: {ROOM: ROOM_ID})
+    ended: set[UUID] = field(default_factory=set)
 
     async def identify(
         self, *, authorization: str | None, cookie: str | None, origin: str | None, host: str | None, ticket: str | None
@@ -58,15 +67,23 @@ class Door:
         token = (authorization or "").removeprefix("Bearer ") or ticket
         if token == "bad":
             return Unauthenticated("token_invalid", "no good")
-        return Identity(f"a-{token}", token) if token else None
+        return Identity(f"a-{token}", token, session_of(token), EXPIRES_AT) if token else None
 
     async def channel_id(self, name: str) -> str | None:
         return self.rooms.get(name)
+
+    async def alive(self, sessions: Collection[UUID]) -> Collection[UUID]:
+        return set(sessions) - self.ended
 
 
 @dataclass
 class Standings:
     of: dict[str, Standing] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
+    """Who was erased."""
+
+    async def erased(self, usernames: Collection[str]) -> Collection[str]:
+        return self.gone & set(usernames)
 
     async def standing(self, channel_id: str, account_id: str) -> Standing:
         return self.of.get(account_id, Standing())
@@ -79,12 +96,18 @@ class Stand:
     standings: Standings
     pod: Pod
     port: int
+    door: Door
+    server: ChatServer
+    now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
 
     @asynccontextmanager
     async def join(
-        self, user: str | None = None, *, after: int | None = None, room: str = ROOM
+        self, user: str | None = None, *, after: int | None = None, room: str = ROOM, behind: str | None = None
     ) -> AsyncIterator["Viewer"]:
+        """`behind`: the address that the front says it is for."""
         headers = {"Authorization": f"Bearer {user}"} if user else {}
+        if behind:
+            headers["X-Forwarded-For"] = behind
         query = "" if after is None else f"?after={after}"
         async with connect(f"ws://127.0.0.1:{self.port}/ws/chat/{room}{query}", additional_headers=headers) as socket:
             yield Viewer(socket)
@@ -116,16 +139,19 @@ class Viewer:
 
 
 @asynccontextmanager
-async def chat_stand(store: MemoryStore | None = None) -> AsyncIterator[Stand]:
+async def chat_stand(store: MemoryStore | None = None, *, per_address_max: int = 0) -> AsyncIterator[Stand]:
     store = store or memory_store()
-    feed, standings = StoreFeed(store), Standings()
+    feed, standings, door = StoreFeed(store), Standings(), Door()
     pod = Pod(store, feed, standings)
     feed.pod = pod
-    server = ChatServer(pod, Door(), uuid4)
+    server = ChatServer(
+        pod, door, uuid4, fronts=Fronts("127.0.0.1"), per_address_max=per_address_max, clock=lambda: stand.now
+    )
     port = await server.start("127.0.0.1", 0)
-    tasks = [asyncio.create_task(feed.run()), asyncio.create_task(pod.sweep())]
+    stand = Stand(store, feed, standings, pod, port, door, server)
+    tasks = [asyncio.create_task(part) for part in (feed.run(), pod.sweep(), server.watch_sessions())]
     try:
-        yield Stand(store, feed, standings, pod, port)
+        yield stand
     finally:
         for task in tasks:
             task.cancel()

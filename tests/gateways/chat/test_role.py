@@ -14,15 +14,17 @@ from aiokafka import AIOKafkaConsumer
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from commands.accounts import EraseAccount
 from commands.channels import AppointModerator, ChangeChatMode, FollowChannel
 from commands.moderation import Ban
 from domain.channel import ChatMode
 from eventstore.wire import PRESENCE_TOPIC
+from gateways.auth import Tokens
 from gateways.engines.postgres import Postgres
 from projections.presence import Viewers, decode
 from tests.engines import running_postgres
 from tests.eventstore.conveyor import until
-from tests.gateways.chat.role_stand import ChatRole, Platform, Room, platform
+from tests.gateways.chat.role_stand import SECRET, ChatRole, Platform, Room, platform
 from tests.gateways.chat.stand import Viewer
 
 
@@ -133,6 +135,51 @@ async def test_badges_tell_what_one_is_to_the_channel(stand: Platform, role: Cha
             await viewer.until("accepted")
     async with role.join(room) as reader:
         assert [item["badges"] for item in await reader.messages(3)] == [["broadcaster"], ["moderator"], []]
+
+
+async def test_who_subscribes_wears_the_badge_on_what_they_say_a_moment_later(stand: Platform, role: ChatRole) -> None:
+    room, fan = await stand.room(), await stand.person("fan")
+    await stand.do(room.owner, ChangeChatMode(room.channel_id, ChatMode(subscribers_only=True)))
+    async with role.join(room, fan.bearer) as viewer, role.join(room) as reader:
+        assert (await viewer.until("welcome"))["badges"] == []
+        await viewer.say("let me", nonce="0")
+        assert (await viewer.until("refused"))["reason"] == "subscribers_only"
+        await stand.subscribe(fan, room)
+        await accepted_at_last(viewer)
+        assert [item["badges"] for item in await reader.messages(1)] == [["subscriber"]]
+    async with role.join(room, fan.bearer) as viewer:
+        assert (await viewer.until("welcome"))["badges"] == ["subscriber"]
+
+
+async def test_who_is_erased_is_gone_from_open_rooms_and_from_those_opened_later(
+    stand: Platform, role: ChatRole
+) -> None:
+    room, bob, ann = await stand.room(), await stand.person("bob"), await stand.person("ann")
+    async with role.join(room) as reader:
+        for who, text in ((bob, "my street is Elm Street"), (ann, "hello")):
+            async with role.join(room, who.bearer) as speaker:
+                await speaker.say(text, nonce="n")
+                await speaker.until("accepted")
+        assert await heard(reader, 2) == ["my street is Elm Street", "hello"]
+        await stand.do(bob, EraseAccount(bob.actor.account_id))
+        assert (await reader.until("erased"))["user"] == bob.name
+        other = await stand.chat()
+        for pod, query in ((role, ""), (role, "?after=0"), (other, ""), (other, "?after=0")):
+            async with pod.join(room, query=query) as later:
+                assert await heard(later, 1) == ["hello"]
+
+
+async def test_who_logs_out_is_shown_out_by_the_pod(stand: Platform, role: ChatRole) -> None:
+    room, ann = await stand.room(), await stand.person("ann")
+    session = Tokens(SECRET).session_of(ann.token)
+    assert session is not None
+    ticket = await stand.services.sessions.ticket(ann.actor, session)
+    async with role.join(room, ann.bearer) as one, role.join(room, query=f"?ticket={ticket}") as other:
+        await stand.services.sessions.end_family(session)
+        for viewer in (one, other):
+            assert (await viewer.until("error"))["code"] == "session_ended"
+            with pytest.raises(ConnectionClosed):
+                await viewer.frame()
 
 
 async def test_who_follows_now_may_speak_among_followers_a_moment_later(stand: Platform, role: ChatRole) -> None:

@@ -11,7 +11,7 @@ from domain import chat
 from domain.channel import ChatMode
 from domain.event import Event
 from eventstore.port import Recorded
-from gateways.chat.room import LOG_MAX, Room, tick_s
+from gateways.chat.room import LOG_MAX, Room, entry, tick_s
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -129,3 +129,30 @@ def test_a_mode_is_told_once() -> None:
 
 def test_the_tick_widens_with_the_room() -> None:
     assert tick_s(10) < tick_s(1000) < tick_s(5000) <= tick_s(100_000)
+
+
+def test_what_was_missed_is_sent_without_what_was_removed_since() -> None:
+    room = Room("c1", "lamp", tail=[said(40), moderated(chat.UserBanned, 41, account_id="troll", username="troll")])
+    room.apply([moderated(chat.MessageDeleted, 42, message_id="m2", author_id="alice", username="alice"), said(43)])
+    missed = [entry(one) for one in (said(1, "troll"), said(2), said(3))]
+    missed += [entry(moderated(chat.MessageDeleted, 4, message_id="m3", author_id="alice", username="alice"))]
+    missed += [entry(said(v)) for v in range(5, 8)]
+    assert ids(room.resume(missed)) == ["m5", "m6", "m7", "m40", "m43"]
+
+
+def test_what_was_missed_before_a_clear_is_not_sent() -> None:
+    room = Room("c1", "lamp", tail=[said(40), moderated(chat.ChatCleared, 41), said(42)])
+    frames = decoded(room.resume([entry(said(v)) for v in range(30, 40)]))
+    assert [frame["type"] for frame in frames] == ["cleared", "messages"]
+    assert ids(room.resume([entry(said(39))])) == ["m42"]
+
+
+def test_an_erased_persons_messages_leave_the_room_and_its_members_are_told() -> None:
+    room = Room("c1", "lamp", tail=[said(1, "bob"), said(2)])
+    room.apply([said(3, "bob")])
+    assert room.authors == {"alice", "bob"}
+    room.forget("bob")
+    assert decoded(room.flush()) == [{"type": "erased", "user": "bob"}]
+    assert ids(room.recent()) == ids(room.since(0)) == ["m2"]
+    assert room.authors == {"alice"}
+    assert "text 1" not in repr(vars(room))

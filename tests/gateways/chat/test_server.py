@@ -16,10 +16,11 @@ from domain.chat import ChatCleared, MessageDeleted, MessagePosted, UserBanned, 
 from domain.event import Event
 from eventstore.memory import MemoryStore
 from eventstore.port import Append, Appended, ChatPost, IndexWrite, StreamWrite
-from gateways.chat import frames
+from gateways.chat import frames, server
 from gateways.chat.pod import SWEEP_S, Standing
-from gateways.chat.server import BAD_FRAMES_MAX
-from tests.gateways.chat.stand import ROOM_ID, chat_stand
+from gateways.chat.server import BAD_FRAMES_MAX, CLOSE_SESSION
+from tests.eventstore.conveyor import until
+from tests.gateways.chat.stand import EXPIRES_AT, ROOM_ID, Viewer, chat_stand, session_of
 
 
 async def append(
@@ -33,6 +34,12 @@ async def said(store: MemoryStore, user: str, text: str) -> None:
     event = MessagePosted(channel_id=ROOM_ID, message_id=text, author_id=f"a-{user}", username=user, text=text)
     outcome = await store.post_message(ChatPost(uuid4(), ROOM_ID, f"a-{user}", event, text.encode()))
     assert isinstance(outcome, Appended)
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions are looked at all the time."""
+    monkeypatch.setattr(server, "SESSIONS_LOOK_S", 0.02)
 
 
 def banned(user: str) -> UserBanned:
@@ -215,14 +222,64 @@ async def test_bad_frames_are_answered_and_then_the_door_is_closed() -> None:
         assert closed.value.rcvd.code == 4100
 
 
-async def test_a_frame_larger_than_any_message_closes_the_connection() -> None:
+async def test_a_frame_larger_than_any_message_is_said_to_be_and_closes_the_connection() -> None:
     async with chat_stand() as stand, stand.join("ann") as ann:
         await ann.frame()
         await ann.socket.send("x" * (frames.FRAME_BYTES_MAX + 1))
+        error = await ann.frame()
+        assert (error["type"], error["code"]) == ("error", "frame_too_large")
         with pytest.raises(ConnectionClosed) as closed:
             await ann.frame()
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1009
+
+
+async def dismissed(viewer: Viewer, code: str) -> None:
+    """Told why, and then closed with a code that asks to come back."""
+    assert (await viewer.until("error"))["code"] == code
+    with pytest.raises(ConnectionClosed) as closed:
+        await viewer.frame()
+    assert closed.value.rcvd is not None
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (CLOSE_SESSION, code)
+
+
+async def test_who_logs_out_is_shown_out_of_open_rooms_and_nobody_else(soon: None) -> None:
+    async with chat_stand() as stand, stand.join("ann") as ann, stand.join("bob") as bob, stand.join() as anyone:
+        stand.door.ended.add(session_of("ann"))
+        await dismissed(ann, "session_ended")
+        await bob.say("still here", nonce="n")
+        await bob.until("accepted")
+        assert [item["text"] for item in await anyone.messages(1)] == ["still here"]
+
+
+async def test_a_socket_ends_with_its_token_and_a_strangers_does_not(soon: None) -> None:
+    async with chat_stand() as stand, stand.join("ann") as ann, stand.join() as anyone:
+        stand.now = EXPIRES_AT
+        await dismissed(ann, "token_expired")
+        await anyone.socket.send('{"type":"ping"}')
+        await anyone.until("pong")
+
+
+async def test_an_address_has_so_many_connections_and_no_more() -> None:
+    one, other = "203.0.113.7", "203.0.113.8"
+    # Three come from the front itself, which is nobody's address.
+    async with chat_stand(per_address_max=2) as stand, stand.join(), stand.join(), stand.join():
+        async with stand.join(behind=one), stand.join(behind=one), stand.join(behind=other):
+            with pytest.raises(InvalidStatus) as refused:
+                async with stand.join(behind=f"made up, {one}"):
+                    raise AssertionError("it let them in")
+        assert refused.value.response.status_code == 429
+        assert orjson.loads(refused.value.response.body or b"")["code"] == "too_many_connections"
+        assert refused.value.response.headers["Retry-After"]
+
+        async def there_is_room_again() -> bool:
+            try:
+                async with stand.join(behind=one):
+                    return True
+            except InvalidStatus:
+                return False
+
+        await until(there_is_room_again)
 
 
 async def test_a_reader_who_does_not_read_is_cut_off_and_holds_nobody_up() -> None:

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from gateways import front
 from gateways.edge import vcl, viewers
 from gateways.edge.role import run_edge
 from gateways.engines.process import EngineFailed, free_port, listening
 from gateways.health import Readiness
-from gateways.launch import start
-from gateways.settings import EdgeSettings, FrontSettings, SettingsInvalid
-from tests.gateways.edge.conftest import Edge, places, varnish
+from gateways.settings import EdgeSettings, SettingsInvalid
+from media.playback import Signer
+from tests.gateways.edge.conftest import SIGNER, Edge, fronted, places, requests_of, two_edges, varnish
 from tests.media.stage import Encoder, Stage, hint
 
 WAITERS = 50
@@ -142,6 +143,38 @@ async def test_a_node_that_is_lost_takes_its_own_broadcasts_only(
             assert gone.headers["access-control-allow-origin"] == "*"
 
 
+async def test_a_channel_is_shown_from_the_node_where_it_is_live_not_from_one_that_it_left(
+    nodes: Nodes, client: httpx.AsyncClient
+) -> None:
+    async def shown() -> str:
+        for stage in nodes.values():
+            stage.clock[0] += 0.001
+        await asyncio.sleep(1.1)  # so long an edge keeps what it heard of each node
+        answer = await client.get("/live/ann/index.m3u8")
+        assert "tallylight-standing" not in answer.headers
+        return next((name for name in nodes if f"{name}-" in answer.text), str(answer.status_code))
+
+    one = Encoder(nodes["media-1"].open())
+    one.until(3, 2)
+    assert await shown() == "media-1"
+    one.sink.close()  # the encoder is gone from the first node, which waits for it,
+    assert await shown() == "media-1"
+    two = Encoder(nodes["media-2"].open(broadcast_id="b2"))
+    two.until(2, 0)  # and has come to the second
+    assert await shown() == "media-2"
+    nodes["media-1"].registry.close(one.broadcast)
+    assert await shown() == "media-2"
+    two.sink.close()
+    assert await shown() == "media-2", "an interrupted broadcast may go on, an ended one never"
+    nodes["media-2"].registry.close(two.broadcast)
+    assert await shown() == "media-1", "both have ended"
+    for stage in nodes.values():
+        stage.clock[0] += 3600
+    assert await shown() == "404"
+    # Whoever knows an address of the old one still sees its end: hence the retention, which is over now.
+    assert (await client.get(f"{one.path}/index.m3u8")).status_code == 404
+
+
 async def test_what_is_not_media_is_refused_here(client: httpx.AsyncClient, nodes: Nodes) -> None:
     asked = set(nodes["media-1"].asked)
     for method, path, status in (
@@ -191,49 +224,59 @@ async def test_viewers_are_counted_though_the_origin_sees_one_request(
         await asyncio.gather(reading, return_exceptions=True)
 
 
-async def test_behind_the_front_two_edges_serve_and_one_may_go(nodes: Nodes, tmp_path: Path) -> None:
-    """Caddy, two Varnish, two origins: a player that goes on asking meets no error when an edge is stopped and comes back."""
+@pytest.mark.parametrize("held_s", [0.2, front.RESTART_S_MAX + 0.5])
+async def test_an_edge_goes_with_a_held_reload_open_and_the_player_never_learns_of_it(
+    nodes: Nodes, tmp_path: Path, held_s: float
+) -> None:
+    """Caddy in TLS, two Varnish, two origins. One client stays with one edge: that is the one that goes, and comes back."""
     encoder = Encoder(nodes["media-1"].open())
     encoder.until(2, 0)
-    http_port, ports = free_port(), [free_port(), free_port()]
-    upstream = ",".join(f"127.0.0.1:{port}" for port in ports)
-    settings = FrontSettings(data_dir=tmp_path, http_port=http_port, https_port=0, media_upstream=upstream)
-    config = front.prepare(settings, tmp_path / "front")
-    caddy = start("front", front.command(config), lambda *_: None, environment=front.environment(tmp_path / "front"))
-    try:
-        with varnish(places(nodes), port=ports[1]):
-            with varnish(places(nodes), port=ports[0]):
-                await _until(lambda: listening("127.0.0.1", http_port))
-                async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{http_port}", timeout=30) as player:
-                    statuses = await _played(player, encoder, nodes, 6)
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{http_port}", timeout=30) as player:
-                statuses += await _played(player, encoder, nodes, 6)
-                with varnish(places(nodes), port=ports[0]):
-                    statuses += await _played(player, encoder, nodes, 6)
-        assert set(statuses) == {200}
-    finally:
-        caddy.signal(15)
-        await caddy.wait()
+    with two_edges(nodes) as edges:
+        async with fronted(edges, tmp_path) as url, httpx.AsyncClient(base_url=url, timeout=30, verify=False) as player:
+            statuses = await _played(player, encoder, nodes, 3)
+            its, other = await whose(edges, 6)
+            assert requests_of(other) == 0
+            number, part = encoder.live.window.next
+            asking = asyncio.create_task(player.get(asking_path(encoder, number, part)))
+            await nodes["media-1"].held(1)
+            await asyncio.sleep(held_s)  # longer than a restart may take: it counts from when the edge is gone
+            its.process.terminate()
+            await asyncio.to_thread(its.process.wait, 10)
+            await nodes["media-1"].until(lambda: nodes["media-1"].asked[asking_path(encoder, number, part)] >= 2)
+            encoder.until(*((number, part + 1) if part < 8 else (number + 1, 0)))
+            statuses.append((await asking).status_code)
+            statuses += await _played(player, encoder, nodes, 3)
+            assert (await whose([other], 7)) == [other]
+            with varnish(places(nodes), port=int(its.url.rpartition(":")[2])) as again:
+                async with asyncio.timeout(30):
+                    while not requests_of(again):
+                        statuses += await _played(player, encoder, nodes, 1)
+                        await asyncio.sleep(0.2)  # Varnish counts when it has nothing else to do
+    assert set(statuses) == {200}
+
+
+async def whose(edges: list[Edge], requests: int) -> list[Edge]:
+    """The one that has had so many requests first. Varnish counts when it has nothing else to do."""
+    async with asyncio.timeout(20):
+        while max(map(requests_of, edges)) < requests:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.1)
+    return sorted(edges, key=requests_of, reverse=True)
+
+
+def asking_path(encoder: Encoder, number: int, part: int) -> str:
+    return f"{encoder.path}/index.m3u8?_HLS_msn={number}&_HLS_part={part}"
 
 
 async def _played(player: httpx.AsyncClient, encoder: Encoder, nodes: Nodes, parts: int) -> list[int]:
     found = []
     for _ in range(parts):
         number, part = encoder.live.window.next
-        asking = asyncio.create_task(player.get(f"{encoder.path}/index.m3u8?_HLS_msn={number}&_HLS_part={part}"))
+        asking = asyncio.create_task(player.get(asking_path(encoder, number, part)))
         await nodes["media-1"].held(1)
         encoder.until(*((number, part + 1) if part < 8 else (number + 1, 0)))
         found.append((await asking).status_code)
         found.append((await player.get(f"{encoder.path}/part-{encoder.live.window.next_sequence - 1}.m4s")).status_code)
     return found
-
-
-async def _until(true: object) -> None:
-    assert callable(true)
-    deadline = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +294,12 @@ async def test_the_role_runs_varnish_counts_viewers_and_ends_with_it(nodes: Node
     port = free_port()
     places_said = ",".join(f"{name}={host}:{at}" for name, (host, at) in places(nodes).items())
     settings = EdgeSettings(
-        data_dir=tmp_path, edge_port=port, edge_storage_mib=32, nodes=places_said, bootstrap_servers="127.0.0.1:1"
+        data_dir=tmp_path,
+        edge_port=port,
+        edge_storage_mib=32,
+        nodes=places_said,
+        bootstrap_servers="127.0.0.1:1",
+        playback_secret=SecretStr("a-secret-of-the-tests"),
     )
     readiness = Readiness("edge")
     role = asyncio.create_task(run_edge(settings, readiness))
@@ -278,3 +326,70 @@ async def run_failing(settings: EdgeSettings) -> BaseException:
 def test_without_varnish_it_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EngineFailed, match="apt-get install varnish"):
         vcl.tool("varnish-that-is-not-there")
+
+
+async def test_what_is_for_subscribers_is_kept_once_and_given_to_those_who_have_a_token(
+    nodes: Nodes, client: httpx.AsyncClient
+) -> None:
+    stage = nodes["media-2"]
+    encoder = Encoder(stage.open())
+    encoder.until(3, 0)
+    for each in nodes.values():
+        each.gate.closed = frozenset({"c1"})
+    now_s = time.time()
+    good = [SIGNER.issue("c1", f"a{number}", until_s=now_s + 60) for number in range(20)]
+    foreign = SIGNER.issue("c2", "a1", until_s=now_s + 60)
+    bad = [
+        SIGNER.issue("c1", "a1", until_s=now_s - 1),
+        Signer("x").issue("c1", "a1", until_s=now_s + 60),
+        "x",
+        good[0][:-1] + "g",
+    ]
+    paths = [
+        "/live/ann/index.m3u8",
+        f"{encoder.path}/index.m3u8",
+        f"{encoder.path}/1.m4s",
+        f"{encoder.path}/init-0.mp4",
+    ]
+    for path in paths:
+        refused = await client.get(path)
+        assert (refused.status_code, refused.json()["code"]) == (401, "token_required"), path
+        assert refused.headers["access-control-allow-origin"] == "*"
+        answers = await asyncio.gather(*(client.get(f"/play/{token}{path}") for token in good))
+        assert {answer.status_code for answer in answers} == {200}, path
+        assert len({answer.content for answer in answers}) == 1
+        assert answers[0].headers["cache-control"].startswith("private"), path
+        assert not {"tallylight-closed", "tallylight-edge"} & set(answers[0].headers)
+        for token in bad:
+            refused = await client.get(f"/play/{token}{path}")
+            assert (refused.status_code, refused.json()["code"]) == (401, "token_invalid"), (path, token)
+            assert refused.headers["cache-control"] == "no-store"
+        refused = await client.get(f"/play/{foreign}{path}", headers={"Tallylight-Opens": "c1"})
+        assert (refused.status_code, refused.json()["code"]) == (403, "token_foreign"), path
+        # A refusal is one client's, never the object's.
+        assert (await client.get(f"/play/{good[0]}{path}")).status_code == 200
+        assert stage.asked[path] == 1, path
+    assert (
+        await client.get(paths[2], headers={"Tallylight-Opens": "c1", "Tallylight-Edge": SIGNER.edge})
+    ).status_code == 401
+
+
+async def test_a_held_reload_is_one_request_whoever_waits_with_which_token(
+    nodes: Nodes, client: httpx.AsyncClient
+) -> None:
+    stage = nodes["media-1"]
+    encoder = Encoder(stage.open())
+    encoder.until(2, 3)
+    stage.gate.closed = frozenset({"c1"})
+    number, part = encoder.live.window.next
+    reload = f"{encoder.path}/index.m3u8?_HLS_msn={number}&_HLS_part={part}"
+    tokens = [f"/play/{SIGNER.issue('c1', f'a{each}', until_s=time.time() + 60)}" for each in range(5)]
+    # The first who asks has none.
+    asking = [asyncio.create_task(client.get(reload))]
+    await stage.held(1)
+    asking += [asyncio.create_task(client.get(f"{token}{reload}")) for token in tokens]
+    await asyncio.sleep(0.3)  # everybody is on the waiting list
+    encoder.until(number, part + 1)
+    answers = await asyncio.gather(*asking)
+    assert [answer.status_code for answer in answers] == [401, 200, 200, 200, 200, 200]
+    assert stage.asked[reload] == 1

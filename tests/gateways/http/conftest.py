@@ -25,10 +25,13 @@ from gateways.http.base import POSITION_HEADER, Api
 from gateways.payments.sandbox import Charges
 from gateways.payments.sandbox import build as build_sandbox
 from gateways.payments.sandbox_client import SandboxProvider
+from gateways.people import People
 from gateways.settings import Stored
+from media.playback import Signer
 from projections import rebuild
 from projections.worker import Worker
 from tests.engines import fresh_database
+from tests.gateways.http.described import Described
 
 PASSWORD = "correct horse battery"
 
@@ -49,6 +52,8 @@ class Stand:
     services: bootstrap.Services
     client: httpx.AsyncClient
     charges: Charges
+    settings: Stored
+    described: Described
     streams: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What the media nodes say of channels that are on air, by channel id."""
     fuzzer: "Person | None" = None
@@ -128,6 +133,7 @@ async def stand(postgres: Postgres, tmp_path_factory: Any) -> AsyncIterator[Stan
             api = Api(
                 context=bootstrap.context(services, SandboxProvider(sandbox, "sandbox-secret")),
                 read_models=services.read_models,
+                people=People(services.pool),
                 sessions=services.sessions,
                 passwords=Passwords(),
                 tokens=Tokens("token-secret-of-at-least-32-bytes!!"),
@@ -135,10 +141,11 @@ async def stand(postgres: Postgres, tmp_path_factory: Any) -> AsyncIterator[Stan
                 public_url="http://test",
                 rtmp_url="rtmp://test/live",
                 srt_url="",
-                secret="secret",
                 logins=Attempts(most=5, window_s=60),
+                logins_of_address=Attempts(most=500, window_s=60),
                 registrations=Attempts(most=500, window_s=60),
                 stream_health=stream_health,
+                playback=Signer("playback-secret"),
                 webhook_secrets={"sandbox": "sandbox-secret"},
             )
 
@@ -147,9 +154,11 @@ async def stand(postgres: Postgres, tmp_path_factory: Any) -> AsyncIterator[Stan
 
             app = build(api, alive=fine, ready=fine)
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            described = Described(app)
+            hooks = {"response": [described.check]}
+            async with httpx.AsyncClient(transport=transport, base_url="http://test", event_hooks=hooks) as client:
                 client.cookies.jar.set_policy(_NoCookies())
-                yield Stand(app, api, services, client, charges, streams)
+                yield Stand(app, api, services, client, charges, settings, described, streams)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
         charges.close()

@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,7 +12,7 @@ import pytest
 from domain.chat import MessagePosted
 from eventstore.port import Appended, ChatPost
 from gateways.errors import STATUS
-from tests.gateways.http.conftest import PASSWORD, Stand, problem
+from tests.gateways.http.conftest import PASSWORD, Person, Stand, problem
 
 ROOT = Path(__file__).parents[3]
 
@@ -71,17 +72,18 @@ async def test_a_channel_is_opened_described_followed_found_and_seen_at_once_by_
     problem(await bob.ask("GET", "/channels/no_such_channel"), 404, "channel_not_found")
 
 
-async def test_a_stream_key_is_shown_once_and_the_same_request_shows_the_same(stand: Stand) -> None:
+async def test_a_stream_key_is_told_once_and_the_same_request_is_told_so(stand: Stand) -> None:
     ann = await stand.register("ann")
     name = await ann.open_channel()
-    keys = [
-        (await ann.ask("POST", f"/channels/{name}/stream-key", None, **{"Idempotency-Key": key})).json()["stream_key"]
-        for key in ("one", "one", "two")
-    ]
-    assert keys[0] == keys[1] != keys[2]
-    rows = await stand.services.pool.fetch("SELECT key_hash FROM stream_keys WHERE channel = $1", name)
-    assert len(rows) == 1
-    assert keys[2] not in rows[0]["key_hash"]
+    path = f"/channels/{name}/stream-key"
+    keys = []
+    for wanted in ("one", "two"):
+        keys.append((await ann.ask("POST", path, None, **{"Idempotency-Key": wanted})).json()["stream_key"])
+        for _ in range(2):
+            again = await ann.ask("POST", path, None, **{"Idempotency-Key": "one"})
+            problem(again, 409, "stream_key_told")
+    (row,) = await stand.services.pool.fetch("SELECT key_hash FROM stream_keys WHERE channel = $1", name)
+    assert row["key_hash"] == sha256(keys[1].encode()).hexdigest()
 
 
 async def test_moderation_over_the_api_stands_in_the_log_and_in_admission(stand: Stand) -> None:
@@ -90,12 +92,12 @@ async def test_moderation_over_the_api_stands_in_the_log_and_in_admission(stand:
     channel_id = (await ann.get(f"/channels/{name}"))["channel_id"]
     assert (await ann.ask("PUT", f"/channels/{name}/moderators/{mod.name}")).status_code == 204
 
-    async def say(text: str) -> object:
+    async def say(text: str, who: Person = eve) -> object:
         event = MessagePosted(
-            channel_id=channel_id, message_id=text, author_id=eve.account_id, username=eve.name, text=text
+            channel_id=channel_id, message_id=text, author_id=who.account_id, username=who.name, text=text
         )
         return await stand.services.store.post_message(
-            ChatPost(uuid4(), channel_id, eve.account_id, event, text.encode())
+            ChatPost(uuid4(), channel_id, who.account_id, event, text.encode())
         )
 
     assert isinstance(await say("m1"), Appended)
@@ -114,6 +116,18 @@ async def test_moderation_over_the_api_stands_in_the_log_and_in_admission(stand:
     assert (await mod.ask("DELETE", f"/channels/{name}/bans/{eve.name}")).status_code == 204
     mode = await mod.ask("PATCH", f"/channels/{name}/chat-mode", {"slow_s": 30})
     assert mode.json()["slow_s"] == 30
+    assert isinstance(await say("m3", ann), Appended)
+    assert (await mod.ask("DELETE", f"/channels/{name}/chat")).status_code == 204
+    assert (await mod.get(f"/channels/{name}/chat"))["items"] == []
+    log = (await mod.get(f"/channels/{name}/moderation-log"))["items"]
+    assert [(entry["action"], entry["moderator"]) for entry in log] == [
+        ("clear", mod.name),
+        ("mode", mod.name),
+        ("unban", mod.name),
+        ("timeout", mod.name),
+        ("delete", mod.name),
+        ("mod", ann.name),
+    ]
     problem(await eve.ask("GET", f"/channels/{name}/moderation-log"), 403, "forbidden")
     problem(await mod.ask("POST", f"/channels/{name}/bans", {"username": ann.name}), 403, "cannot_ban_owner")
     problem(await mod.ask("POST", f"/channels/{name}/bans", {"username": "nobody_at_all"}), 404, "account_not_found")
@@ -170,6 +184,55 @@ async def test_lists_go_on_where_their_cursor_says(stand: Stand) -> None:
         cursor = f"&cursor={listed['next']}"
     whole = await carl.get(f"/finance/accounts/{account}/postings")
     assert seen == whole["items"]
+
+
+async def test_categories_and_finds_go_on_where_their_cursor_says(stand: Stand) -> None:
+    ann = await stand.register("ann")
+    word = f"w{uuid4().hex[:10]}"
+    for number in range(4):
+        carl = await stand.register(f"carl{number}")
+        await carl.open_channel(title=f"{word} {number}", category=f"{word} {number}")
+        ann.position = carl.position
+        if number == 2:
+            assert (await ann.ask("PUT", f"/channels/{carl.name}/follow")).status_code == 204
+        await ann.get("/categories")
+        await ann.get(f"/search?q={word}")
+    for path, field in ((f"/search?q={word}", "title"), ("/categories?", "name")):
+        found, cursor = [], ""
+        while True:
+            listed = await ann.get(f"{path}&limit=2{cursor}")
+            found += [item[field] for item in listed["items"]]
+            if listed["next"] is None:
+                break
+            cursor = f"&cursor={listed['next']}"
+        mine = [title for title in found if title.startswith(word)]
+        assert sorted(mine) == [f"{word} {number}" for number in range(4)]
+        assert len(found) == len(set(found))
+        assert mine[0] == (f"{word} 2" if field == "title" else f"{word} 0"), "what is followed is found first"
+
+
+@pytest.mark.parametrize(
+    ("break_it", "mend_it"),
+    [
+        ("ALTER SCHEMA p_categories RENAME TO gone", "ALTER SCHEMA gone RENAME TO p_categories"),
+        ("ALTER TABLE p_categories.categories RENAME TO gone", "ALTER TABLE p_categories.gone RENAME TO categories"),
+        (
+            "ALTER TABLE p_categories.categories RENAME COLUMN name TO gone",
+            "ALTER TABLE p_categories.categories RENAME COLUMN gone TO name",
+        ),
+    ],
+)
+async def test_a_read_model_that_is_missing_or_of_an_older_release_is_away_for_a_moment(
+    stand: Stand, break_it: str, mend_it: str
+) -> None:
+    await stand.services.pool.execute(break_it)
+    try:
+        answer = await stand.client.get("/api/v1/categories")
+    finally:
+        await stand.services.pool.execute(mend_it)
+    problem(answer, 503, "unavailable")
+    assert "Retry-After" in answer.headers
+    assert (await stand.client.get("/api/v1/categories")).status_code == 200
 
 
 async def test_a_store_that_is_away_is_said_to_be(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Who may do what, as one table: everybody's answer to every act on a channel and on the books; and cookies that serve one site only."""
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -9,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from gateways.auth import ACCESS_COOKIE
+from media.playback import TOKEN_S
 from tests.gateways.http.conftest import Person, Stand, problem
 
 WHO = ("nobody", "viewer", "moderator", "owner", "finance", "admin")
@@ -55,13 +57,19 @@ RIGHTS: list[tuple[str, str, Any, frozenset[str]]] = [
     ("GET", "/search?q=a", None, EVERYBODY),
     ("GET", "/ingests", None, EVERYBODY),
     ("GET", "/accounts/me", None, LOGGED_IN),
+    ("PATCH", "/accounts/me", {"display_name": "Somebody"}, LOGGED_IN),
+    ("GET", "/accounts/me/follows", None, LOGGED_IN),
+    ("GET", "/accounts/me/subscriptions", None, LOGGED_IN),
     ("POST", "/chat-tickets", None, LOGGED_IN),
     ("PUT", "/channels/{channel}/follow", None, LOGGED_IN),
     ("DELETE", "/channels/{channel}/follow", None, LOGGED_IN),
     ("POST", "/channels/{channel}/bans", {"username": "{victim}", "duration_s": 60}, MODERATORS),
     ("DELETE", "/channels/{channel}/bans/{victim}", None, MODERATORS),
     ("PATCH", "/channels/{channel}/chat-mode", {"slow_s": 3}, MODERATORS),
+    ("DELETE", "/channels/{channel}/chat", None, MODERATORS),
     ("GET", "/channels/{channel}/moderation-log", None, MODERATORS),
+    ("GET", "/channels/{channel}/bans", None, MODERATORS),
+    ("GET", "/channels/{channel}/moderators", None, MODERATORS),
     ("PATCH", "/channels/{channel}", {"title": "A title"}, OWNERS),
     ("POST", "/channels/{channel}/stream-key", None, OWNERS),
     ("GET", "/channels/{channel}/stream-health", None, OWNERS),
@@ -111,6 +119,39 @@ async def test_a_subscription_is_ended_by_whose_it_is(cast: Cast, stand: Stand) 
         assert (await bob.ask("DELETE", path)).status_code == 204
     left = (await bob.get(f"/channels/{cast.channel}"))["subscription"]
     assert left["cancelled"] is True, "it runs on to the end of its period"
+
+
+async def test_a_closed_channel_gives_tokens_to_whom_it_is_for(cast: Cast, stand: Stand) -> None:
+    owner, sub = cast.people["owner"], await stand.register("sub")
+    shop = f"/channels/{cast.channel}/subscriptions"
+    bought = await sub.ask("POST", shop, {"tier": 1}, **{"Idempotency-Key": str(uuid4())})
+    assert bought.status_code == 201, bought.text
+    path, body = f"/channels/{cast.channel}/playback-token", {"subscribers_only_playback": True}
+    problem(await sub.ask("PATCH", f"/channels/{cast.channel}", body), 403, "forbidden")
+    assert (await cast.ask("nobody", "POST", "/channels/{channel}/playback-token", None)).status_code == 200
+    assert (await owner.ask("PATCH", f"/channels/{cast.channel}", body)).status_code == 204
+    shown = await owner.get(f"/channels/{cast.channel}")
+    assert (shown["subscribers_only_playback"], shown["title"]) == (True, "A title")
+    channel_id = shown["channel_id"]
+    assert {"channel_id": channel_id} in await stand.services.store.index_table("channels_closed")
+    for person in (sub, owner, cast.people["moderator"], cast.people["admin"]):
+        answer = await person.ask("POST", path)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["Cache-Control"] == "no-store"
+        token = answer.json()["token"]
+        assert answer.json() == {"token": token, "prefix": f"/play/{token}", "expires_in": TOKEN_S}
+        now_s = time.time()
+        assert stand.api.playback.channel_of(token, now_s=now_s) == channel_id
+        assert stand.api.playback.channel_of(token, now_s=now_s + TOKEN_S + 1) is None
+        assert person.account_id in token
+    for person in (cast.people["viewer"], cast.people["finance"]):
+        problem(await person.ask("POST", path), 403, "subscription_required")
+    problem(await cast.ask("nobody", "POST", "/channels/{channel}/playback-token", None), 401, "unauthenticated")
+    assert (
+        await owner.ask("PATCH", f"/channels/{cast.channel}", {"subscribers_only_playback": False})
+    ).status_code == 204
+    assert (await cast.people["viewer"].ask("POST", path)).status_code == 200
+    assert {"channel_id": channel_id} not in await stand.services.store.index_table("channels_closed")
 
 
 FROM_ELSEWHERE = [

@@ -41,6 +41,29 @@ async def test_wrong_passwords_are_told_apart_from_nothing_and_soon_from_nobody(
     stand.api.logins._failed.clear()
 
 
+async def log_in_from(stand: Stand, peer: str, username: str, password: str) -> httpx.Response:
+    transport = httpx.ASGITransport(stand.app, client=(peer, 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return await client.post(SESSIONS, json={"username": username, "password": password})
+
+
+async def test_a_stranger_who_guesses_locks_nobody_out_but_himself(stand: Stand) -> None:
+    ann = await stand.register("ann")
+    for _ in range(5):
+        problem(await log_in_from(stand, "198.51.100.7", ann.name, "wrong"), 401, "credentials_invalid")
+    problem(await log_in_from(stand, "198.51.100.7", ann.name, "wrong"), 429, "too_many_attempts")
+    assert (await log_in_from(stand, "198.51.100.8", ann.name, PASSWORD)).status_code == 200
+    problem(await log_in_from(stand, "198.51.100.7", ann.name, PASSWORD), 429, "too_many_attempts")
+
+
+async def test_who_tries_one_password_on_every_name_is_stopped(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann = await stand.register("ann")
+    monkeypatch.setattr(stand.api.logins_of_address, "_most", 3)
+    for number in range(3):
+        problem(await log_in_from(stand, "198.51.100.9", f"nobody_{number}", "wrong"), 401, "credentials_invalid")
+    problem(await log_in_from(stand, "198.51.100.9", ann.name, PASSWORD), 429, "too_many_attempts")
+
+
 async def test_a_browsers_session_is_cookies_that_scripts_and_other_sites_cannot_use(stand: Stand) -> None:
     ann = await stand.register("ann")
     headers = {"Sec-Fetch-Site": "same-origin"}
@@ -222,5 +245,7 @@ async def test_one_idempotency_key_of_two_strangers_makes_two_accounts(stand: St
 async def test_a_ticket_is_good_once(stand: Stand) -> None:
     ann = await stand.register("ann")
     ticket = (await ann.ask("POST", "/chat-tickets")).json()["ticket"]
-    assert await stand.services.sessions.redeem(ticket) == (ann.account_id, ann.name)
+    session = stand.api.tokens.session_of(ann.token)
+    assert session is not None
+    assert await stand.services.sessions.redeem(ticket) == (ann.account_id, ann.name, session)
     assert await stand.services.sessions.redeem(ticket) is None

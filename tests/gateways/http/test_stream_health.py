@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from gateways.health import HealthServer, Readiness
 from gateways.http import stream_health
 from gateways.stream_health import FRESH_S, StreamHealths
+from media.health import Advice, StreamHealth
 from tests.gateways.http.conftest import Stand, problem
 from tests.media.stage import served
 
@@ -38,12 +39,22 @@ async def test_nodes_are_asked_on_their_private_ports_and_one_that_is_away_hides
         await server.close()
 
 
+def health(channel_id: str) -> StreamHealth:
+    return StreamHealth(
+        broadcast_id="b1", channel_id=channel_id, channel="ann", node="media-1", state="live", encoder="OBS", video_codec="avc1.64001f",
+        audio_codec=None, width=1280, height=720, on_air_s=1.5, bitrate=5, frame_rate=30.0, nominal_frame_rate=None,
+        key_frame_interval_s=2.0, speed=1.0, late_frames=0, missing_frames=0, interruptions=0, transcoder_lag_s=None,
+        transcoder_speed=None, renditions=("480p",), renditions_no_room=(), renditions_shed=(), archive_lost=0,
+        archive_waiting_bytes=0, advice=(Advice(code="slow", text="Slow."),),
+    )  # fmt: skip
+
+
 async def test_the_broadcaster_sees_it_and_nothing_while_off_air(stand: Stand) -> None:
     ann = await stand.register("ann")
     channel = await ann.open_channel()
     channel_id = (await ann.get(f"/channels/{channel}"))["channel_id"]
     assert await ann.get(f"/channels/{channel}/stream-health") == {"broadcast": None}
-    stand.streams[channel_id] = {"channel_id": channel_id, "bitrate": 5}
+    stand.streams[channel_id] = health(channel_id).model_dump(mode="json")
     assert await ann.get(f"/channels/{channel}/stream-health") == {"broadcast": stand.streams[channel_id]}
     bob = await stand.register("bob")
     bob.position = ann.position

@@ -53,6 +53,21 @@ async def test_a_lost_answer_is_asked_for_again_and_charged_once(client: httpx.A
     assert await charges.count() == 1
 
 
+@pytest.mark.parametrize("length", ["16385", "999999999999999999", "x"])
+async def test_a_body_without_a_bound_is_refused_before_it_is_read(client: httpx.AsyncClient, length: str) -> None:
+    read = []
+
+    async def body() -> AsyncIterator[bytes]:
+        read.append(True)
+        yield b"{}"
+
+    headers = {"Authorization": "Bearer secret", "Idempotency-Key": "k", "Content-Type": "application/json"}
+    for more in ({"Content-Length": length}, {}):  # without it, httpx says Transfer-Encoding: chunked
+        answer = await client.post("/v1/charges", content=body(), headers=headers | more)
+        assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+    assert not read
+
+
 async def test_charges_survive_a_restart(client: httpx.AsyncClient, charges: Charges, tmp_path: Path) -> None:
     before = await SandboxProvider(client, "secret").charge("p1", PRICE, "pm_ok")
     charges.close()

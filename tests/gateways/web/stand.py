@@ -44,6 +44,9 @@ class World:
     headers: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     sent_headers: dict[str, dict[str, str]] = field(default_factory=dict)
     media: Path | None = None
+    tokens: list[str] = field(default_factory=list)
+    """Of each request for media that had one; `ended` are those that are good no more."""
+    ended: set[str] = field(default_factory=set)
     user: str | None = None
     badges: list[str] = field(default_factory=list)
     history: deque[Json] = field(default_factory=deque)
@@ -103,6 +106,11 @@ def application(world: World) -> Starlette:
             return Response(status_code=404)
         return FileResponse(path, headers={"Cache-Control": "no-cache"})
 
+    async def with_token(request: Request) -> Response:
+        token = request.path_params["token"]
+        world.tokens.append(token)
+        return Response(status_code=401) if token in world.ended else await media(request)
+
     async def chat(member: WebSocket) -> None:
         query = dict(member.query_params)
         await member.accept()
@@ -128,6 +136,7 @@ def application(world: World) -> Starlette:
             Route("/api/{path:path}", api, methods=HTTP_METHODS),
             Route("/live/{path:path}", media),
             Route("/vod/{path:path}", media),
+            Route("/play/{token}/{folder}/{path:path}", with_token),
             WebSocketRoute("/ws/chat/{channel}", chat),
             *pages.routes,
         ]

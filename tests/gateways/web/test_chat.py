@@ -73,7 +73,9 @@ async def test_what_a_moderator_removes_vanishes(page: Page, world: World) -> No
         frames.messages([item(10, "grace", "still here")]),
     )
     await expect(lines).to_have_text(["still here"])
-    await world.say({"type": "cleared", "position": 11, "by": "ada"})
+    await world.say(frames.messages([item(11, "zoe", "hello")]), frames.erased("grace"))
+    await expect(lines).to_have_text(["hello"])
+    await world.say({"type": "cleared", "position": 12, "by": "ada"})
     await expect(lines).to_have_count(0)
 
 

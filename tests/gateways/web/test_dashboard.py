@@ -3,13 +3,14 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Dialog, Page, expect
 from starlette.responses import Response
 
-from tests.gateways.web.conftest import Complaints
+from tests.gateways.web.conftest import DESKTOP, PHONE, Complaints
 from tests.gateways.web.stand import NOW, World, problem
 
 LogIn = Callable[..., Awaitable[None]]
@@ -169,17 +170,43 @@ async def test_the_channel_is_described_anew(page: Page, world: World, log_in: L
     await page.get_by_role("button", name="Save").click()
     await expect(page.locator("#edit-done")).to_have_text("Saved.")
     assert world.asked_for("PATCH", "/api/v1/channels/ada") == [
-        {"title": "Parsers", "category": "Software", "tags": ["english", "education"]}
+        {
+            "title": "Parsers",
+            "category": "Software",
+            "tags": ["english", "education"],
+            "subscribers_only_playback": False,
+        }
     ]
 
 
-@pytest.mark.parametrize("address", ["/dashboard", "/moderation/ada", "/finance"])
+async def test_a_channel_is_closed_to_all_but_its_subscribers(page: Page, world: World, log_in: LogIn) -> None:
+    await log_in()
+    world.answers |= {
+        "GET /api/v1/accounts/me": {"username": "ada", "account_id": "a-1", "roles": [], "channels": [{"name": "ada"}]},
+        "GET /api/v1/channels/ada": ADA,
+        "PATCH /api/v1/channels/ada": (204, None),
+    }
+    await page.goto("/dashboard")
+    box = page.get_by_label("Only subscribers can watch")
+    await expect(page.locator("#edit-title")).to_have_value("Compilers")
+    await expect(box).not_to_be_checked()
+    await box.check()
+    world.answers["GET /api/v1/channels/ada"] = ADA | {"subscribers_only_playback": True}
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.locator("#edit-done")).to_have_text("Saved.")
+    (asked,) = world.asked_for("PATCH", "/api/v1/channels/ada")
+    assert asked["subscribers_only_playback"] is True
+    await page.reload()
+    await expect(box).to_be_checked()
+
+
+@pytest.mark.parametrize("address", ["/dashboard", "/moderation/ada", "/finance", "/settings"])
 async def test_pages_of_a_role_ask_to_log_in_first(page: Page, world: World, address: str) -> None:
     await page.goto(address)
     await page.wait_for_url("**/login?next=*")
 
 
-async def test_the_moderation_log_is_read_and_a_ban_is_lifted(page: Page, world: World, log_in: LogIn) -> None:
+async def test_bans_are_seen_and_lifted_and_the_log_is_read(page: Page, world: World, log_in: LogIn) -> None:
     await log_in()
     log: list[dict[str, object]] = [
         {"at": NOW.isoformat(), "action": "ban", "moderator": "ada", "target": "eve", "reason": "spam"},
@@ -188,12 +215,21 @@ async def test_the_moderation_log_is_read_and_a_ban_is_lifted(page: Page, world:
 
     def lift(_: object) -> tuple[int, None]:
         log.insert(0, {"at": NOW.isoformat(), "action": "unban", "moderator": "ada", "target": "eve"})
+        bans.pop(0)
         return 204, None
+
+    until = (NOW + timedelta(minutes=10)).isoformat()
+    bans: list[dict[str, object]] = [
+        {"username": "eve", "moderator": "ada", "reason": "spam", "at": NOW.isoformat(), "until": None},
+        {"username": "mal", "moderator": "kim", "reason": None, "at": NOW.isoformat(), "until": until},
+    ]
 
     mode = {"slow_s": 0, "followers_only_min": 7, "subscribers_only": False, "emote_only": True, "unique": False}
     world.answers |= {
         "GET /api/v1/channels/ada": ADA | {"chat_mode": mode},
         "GET /api/v1/channels/ada/moderation-log": lambda _: {"items": log, "next": None},
+        "GET /api/v1/channels/ada/bans": lambda _: {"items": bans, "next": None},
+        "GET /api/v1/channels/ada/moderators": {"items": [], "next": None},
         "DELETE /api/v1/channels/ada/bans/eve": lift,
         "POST /api/v1/channels/ada/bans": (201, {}),
         "PATCH /api/v1/channels/ada/chat-mode": {},
@@ -202,7 +238,11 @@ async def test_the_moderation_log_is_read_and_a_ban_is_lifted(page: Page, world:
     rows = page.locator("#log tr")
     await expect(rows).to_have_count(2)
     await expect(rows.nth(1)).to_contain_text("for 10 min")
-    await rows.first.get_by_role("button", name="Lift").click()
+    silenced = page.locator("#bans li")
+    await expect(silenced.first).to_contain_text("until lifted · by ada · “spam”")
+    await page.get_by_role("button", name="Lift eve").click()
+    await expect(silenced).to_have_count(1)
+    await expect(silenced).to_contain_text("mal")
     await expect(rows.first).to_contain_text("lifted the ban of")
     ban = page.locator("#ban")
     await ban.get_by_label("User name").fill("mal")
@@ -224,6 +264,91 @@ async def test_the_moderation_log_is_read_and_a_ban_is_lifted(page: Page, world:
             "unique": False,
         }
     ]
+
+
+async def test_the_chat_is_cleared_only_by_who_means_it(page: Page, world: World, log_in: LogIn) -> None:
+    await log_in()
+    log: list[dict[str, object]] = []
+
+    def cleared(_: object) -> tuple[int, None]:
+        log.insert(0, {"at": NOW.isoformat(), "action": "clear", "moderator": "ada"})
+        return 204, None
+
+    world.answers |= {
+        "GET /api/v1/channels/ada": ADA | {"chat_mode": {}},
+        "GET /api/v1/channels/ada/moderation-log": lambda _: {"items": log, "next": None},
+        "GET /api/v1/channels/ada/bans": {"items": [], "next": None},
+        "GET /api/v1/channels/ada/moderators": {"items": [], "next": None},
+        "DELETE /api/v1/channels/ada/chat": cleared,
+    }
+    answers = [False, True]
+
+    async def answer(dialog: Dialog) -> None:
+        await (dialog.accept() if answers.pop(0) else dialog.dismiss())
+
+    page.on("dialog", answer)
+    await page.goto("/moderation/ada")
+    await expect(page.locator("#log-none")).to_be_visible()
+    button = page.get_by_role("button", name="Clear chat")
+    await button.click()
+    await expect(button).to_be_enabled()
+    assert world.asked_for("DELETE", "/api/v1/channels/ada/chat") == []
+    await button.click()
+    await expect(page.locator("#log tr")).to_contain_text(["ada"])
+    await expect(page.locator("#log tr")).to_contain_text(["cleared the chat"])
+    assert world.asked_for("DELETE", "/api/v1/channels/ada/chat") == [None]
+
+
+async def test_moderators_are_appointed_and_removed(page: Page, world: World, log_in: LogIn) -> None:
+    await log_in()
+    moderators: list[dict[str, str]] = []
+
+    def appoint(_: object) -> tuple[int, None]:
+        moderators.append({"username": "kim", "since": NOW.isoformat()})
+        return 204, None
+
+    def remove(_: object) -> tuple[int, None]:
+        moderators.clear()
+        return 204, None
+
+    nothing: dict[str, object] = {"items": [], "next": None}
+    world.answers |= {
+        "GET /api/v1/channels/ada": ADA,
+        "GET /api/v1/channels/ada/moderation-log": nothing,
+        "GET /api/v1/channels/ada/bans": nothing,
+        "GET /api/v1/channels/ada/moderators": lambda _: {"items": moderators, "next": None},
+        "PUT /api/v1/channels/ada/moderators/kim": appoint,
+        "DELETE /api/v1/channels/ada/moderators/kim": remove,
+    }
+    await page.goto("/moderation/ada")
+    await expect(page.locator("#moderators-none")).to_be_visible()
+    form = page.locator("#appoint")
+    await form.get_by_label("User name").fill("kim")
+    await form.get_by_role("button", name="Appoint").click()
+    await expect(page.locator("#moderators li")).to_contain_text("kim")
+    await page.get_by_role("button", name="Remove kim").click()
+    await expect(page.locator("#moderators-none")).to_be_visible()
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE])
+async def test_every_field_of_the_moderation_page_is_there_on_a_phone_too(
+    page: Page, world: World, log_in: LogIn, viewport: tuple[int, int]
+) -> None:
+    await log_in()
+    nothing: dict[str, object] = {"items": [], "next": None}
+    entry = {"at": NOW.isoformat(), "action": "ban", "moderator": "ada", "target": "a_rather_long_user_name_25"}
+    world.answers |= {
+        "GET /api/v1/channels/ada": ADA,
+        "GET /api/v1/channels/ada/moderation-log": {"items": [entry], "next": None},
+        "GET /api/v1/channels/ada/bans": nothing,
+        "GET /api/v1/channels/ada/moderators": nothing,
+    }
+    await page.goto("/moderation/ada")
+    await expect(page.locator("#log tr")).to_have_count(1)
+    for label in ("Slow mode", "Followers only", "Subscribers only", "Reason", "For"):
+        await expect(page.get_by_label(label).first).to_be_visible()
+    width = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert width[0] <= width[1]
 
 
 async def test_the_trial_balance_adds_up_each_currency(page: Page, world: World, log_in: LogIn) -> None:

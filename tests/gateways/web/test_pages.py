@@ -17,7 +17,7 @@ def client() -> httpx.AsyncClient:
 
 
 ADDRESSES = [
-    "/", "/login", "/register", "/dashboard", "/finance", "/moderation/ada", "/videos/01981-abc", "/clips/7", "/ada",
+    "/", "/login", "/register", "/dashboard", "/settings", "/finance", "/moderation/ada", "/videos/01981-abc", "/clips/7", "/ada",
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from tests.gateways.web.conftest import Complaints, until
 from tests.gateways.web.media import recording
-from tests.gateways.web.stand import NOW, World, item
+from tests.gateways.web.stand import NOW, World, item, problem
 
 LogIn = Callable[..., Awaitable[None]]
 CHAT = [item(n, "ken", f"at {at:g}", offset=at) for n, at in enumerate((0.2, 1.0, 30.0, 59.5, 61.0, 100.0, 140.0), 1)]
@@ -149,3 +149,42 @@ async def test_a_clip_is_taken_to_the_frame_and_played(page: Page, world: World,
     # It stops where it ends and stands at its beginning again.
     await until(page, "document.querySelector('#video').currentTime > 0.5")
     await until(page, "document.querySelector('#video').paused && document.querySelector('#video').currentTime < 0.5")
+
+
+def for_subscribers(world: World) -> None:
+    world.answers["GET /api/v1/broadcasts/b-1"] |= {"subscribers_only": True}
+
+
+async def test_a_subscriber_plays_on_by_ever_fresh_tokens(page: Page, world: World, log_in: LogIn) -> None:
+    await log_in()
+    for_subscribers(world)
+    issued: list[str] = []
+
+    def token(request: Request) -> dict[str, object]:
+        issued.append(f"token-{len(issued)}")
+        world.ended |= set(issued[:-2])  # good for as long again as until its renewal
+        return {"token": issued[-1], "prefix": f"/play/{issued[-1]}", "expires_in": 2}
+
+    world.answers["POST /api/v1/channels/orbit/playback-token"] = token
+    await page.goto("/videos/b-1")
+    await until(page, "document.querySelector('video').currentTime > 1.2")
+    await pause(page)
+    await until(page, "performance.now() > 4500")
+    await seek(page, 120)  # what it has not loaded yet, long after its first token
+    await page.evaluate("document.querySelector('video').play()")
+    await until(page, "document.querySelector('video').currentTime > 120.5")
+    assert len(issued) > 2
+    assert set(world.tokens) > {"token-0"}, "the playlist's addresses were of the first"
+
+
+async def test_who_does_not_subscribe_is_told_and_gets_no_picture(
+    page: Page, world: World, log_in: LogIn, complaints: Complaints
+) -> None:
+    complaints.expected.append("403")
+    await log_in()
+    for_subscribers(world)
+    refusal = problem(403, "subscription_required", "Only subscribers of this channel may play it.")
+    world.answers["POST /api/v1/channels/orbit/playback-token"] = refusal
+    await page.goto("/videos/b-1")
+    await expect(page.locator("#curtain-text")).to_have_text("For subscribers only")
+    assert world.tokens == []

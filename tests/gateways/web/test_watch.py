@@ -1,6 +1,8 @@
 """The watch page in a real browser, beside its player and chat: what it says of the channel, and what a viewer may do."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import pytest
 from playwright.async_api import Page, expect
@@ -124,7 +126,13 @@ async def test_a_subscription_is_bought_once_however_often_it_is_tried(
     buy = page.locator("#tiers").get_by_role("button", name="Subscribe")
     await buy.click()
     await expect(page.locator("#tiers .problem")).to_have_text("The payment provider has not answered yet.")
-    world.answers[f"POST {path}"] = (201, {"id": "s-1", "tier": 2})
+    bought = {"subscription_id": "s-1", "tier": 2, "expires_at": (NOW + timedelta(days=30)).isoformat()}
+
+    def buy_it(_: object) -> object:
+        world.answers["GET /api/v1/channels/orbit"] = channel(subscription=bought | {"cancelled": False})
+        return 201, bought | {"id": "s-1"}
+
+    world.answers[f"POST {path}"] = buy_it
     await buy.click()
     await expect(page.locator("#tiers")).to_be_hidden()
     await expect(page.locator("#subscribe")).to_have_text("Subscribed")
@@ -132,6 +140,42 @@ async def test_a_subscription_is_bought_once_however_often_it_is_tried(
     keys = [headers["idempotency-key"] for where, headers in world.headers if where == path]
     assert len(keys) == 2
     assert len(set(keys)) == 1
+
+
+async def test_a_subscription_is_cancelled_runs_on_and_once_it_has_run_out_can_be_bought_again(
+    page: Page, world: World, log_in: LogIn
+) -> None:
+    await log_in()
+    until = (NOW + timedelta(days=12)).isoformat()
+    mine = {"subscription_id": "s-1", "tier": 3, "expires_at": until, "cancelled": False}
+    world.answers["GET /api/v1/channels/orbit"] = channel(subscription=mine)
+
+    def cancel(_: object) -> tuple[int, None]:
+        world.answers["GET /api/v1/channels/orbit"] = channel(subscription=mine | {"cancelled": True})
+        return 204, None
+
+    world.answers["DELETE /api/v1/subscriptions/s-1"] = cancel
+    await page.goto("/orbit")
+    await page.get_by_role("button", name="Subscribed").click()
+    own = page.locator("#own")
+    await expect(own).to_contain_text("Tier 3 · runs until")
+    await own.get_by_role("button", name="Cancel subscription").click()
+    await expect(own).to_contain_text("Tier 3 · cancelled, runs until")
+    await expect(own.get_by_role("button", name="Cancel subscription")).to_be_hidden()
+    assert len(world.asked_for("DELETE", "/api/v1/subscriptions/s-1")) == 1
+    await own.get_by_role("button", name="Close").click()
+    world.answers["GET /api/v1/channels/orbit"] = channel(subscription=None)
+    await page.reload()
+    await page.get_by_role("button", name="Subscribe", exact=True).click()
+    await expect(page.locator("#tiers")).to_be_visible()
+
+
+async def test_the_owners_display_name_stands_beside_a_channel_that_is_called_otherwise(
+    page: Page, world: World
+) -> None:
+    world.answers["GET /api/v1/channels/orbit"] = channel(owner_display_name="Ada <b>L</b>")
+    await page.goto("/orbit")
+    await expect(page.locator("#owner-name")).to_have_text("Ada <b>L</b>")
 
 
 async def test_a_moderator_finds_the_way_to_the_moderation_page(page: Page, world: World, log_in: LogIn) -> None:
@@ -150,3 +194,25 @@ async def test_nothing_sticks_out_of_the_screen(page: Page, world: World, log_in
     width = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert width[0] <= width[1]
     await expect(page.locator("#chat-text")).to_be_visible()
+
+
+async def test_what_is_on_for_subscribers_starts_as_soon_as_one_is(
+    page: Page, world: World, log_in: LogIn, complaints: Complaints
+) -> None:
+    complaints.expected += ["403", "404"]
+    await log_in()
+    world.answers |= {
+        "GET /api/v1/channels/orbit": channel(is_live=True, subscribers_only_playback=True, broadcast_id="b-9"),
+        "POST /api/v1/channels/orbit/playback-token": problem(403, "subscription_required", "Only subscribers."),
+        "POST /api/v1/channels/orbit/subscriptions": {"id": "s-1"},
+    }
+    await page.goto("/orbit")
+    await expect(page.locator("#curtain-text")).to_have_text("For subscribers only")
+    assert world.tokens == []
+    world.answers["POST /api/v1/channels/orbit/playback-token"] = {"token": "t", "prefix": "/play/t", "expires_in": 60}
+    await page.get_by_role("button", name="Subscribe").click()
+    await page.locator("#tiers").get_by_role("button", name="Subscribe", exact=True).click()
+    async with asyncio.timeout(20):
+        while not world.tokens:  # noqa: ASYNC110 - the page tells nobody
+            await asyncio.sleep(0.05)
+    assert set(world.tokens) == {"t"}

@@ -80,7 +80,7 @@ class Noted:
         self.of = of
         self.segments: list[MadeSegment] = []
 
-    def begin(self, cut: Cut, start_s: float) -> None:
+    def begin(self, cut: Cut, start_s: float, *, key: bool) -> None:
         assert not self.segments or self.segments[-1].finished
         self.segments.append(MadeSegment(cut, start_s))
 

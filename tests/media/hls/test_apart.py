@@ -8,8 +8,9 @@ import pytest
 
 from media.hls.live import LiveBroadcast, LiveRendition
 from media.sample import Sample
-from tests.media.hls.given import VIDEO, frames, rendition
-from tests.media.hls.test_live import Kept
+from tests.media.hls.given import VIDEO, frames, interleaved, rendition, sound
+from tests.media.hls.kept import Kept
+from tests.media.hls.test_validator import Watching
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SOURCE = rendition(audio=None)
@@ -68,7 +69,11 @@ def test_a_rung_that_is_lost_lacks_the_rest_of_its_segment_and_comes_back_at_the
     assert durations(lost) == durations(of(broadcast, "source")) == [2.0] * 5
     parts = [part for part in playlist.segments[1].parts if part.gap]
     assert not parts or sum(part.duration for part in parts) == pytest.approx(40 / 30, abs=0.02)
-    assert [it.number for it in kept.segments if it.rendition == "240p"] == [0, 3, 4], "what is not whole is not kept"
+    its = [it for it in kept.segments if it.rendition == "240p"]
+    assert [it.number for it in its] == [0, 1, 3, 4], "what players saw of the one it was lost in is kept"
+    shown = sum(part.duration for part in playlist.segments[1].parts if not part.gap) or its[1].duration_s
+    assert its[1].duration_s == pytest.approx(shown, abs=0.001)
+    assert 0.0 < its[1].duration_s < 0.7
 
 
 def test_parts_that_are_missing_are_no_longer_than_parts_may_be() -> None:
@@ -173,3 +178,98 @@ def test_a_source_without_rungs_has_nobody_to_part_from() -> None:
         source.push(sample)
     assert not any(it.apart for it in kept.segments)
     assert of(broadcast, "source").target_duration == 8
+
+
+SAYS = b"x264 - core 164 r3095 - H.264/MPEG-4 AVC codec - options: keyint=250 keyint_min=25 scenecut=40 "
+
+
+def with_scenes(sent: list[Sample], *scenes: int, says: bool = False) -> list[Sample]:
+    """Key frames more, where the picture changes; `says`: x264 tells what it was set to."""
+    made = []
+    for sample in sent:
+        key = sample.key or sample.dts // 3000 in scenes
+        made.append(replace(sample, key=key, data=SAYS if says and key else sample.data))
+    return made
+
+
+@pytest.mark.parametrize("scenes", [(60,), (60, 105, 160, 300), (52, 90)])
+def test_a_source_whose_groups_grow_long_when_it_has_been_seen_keeps_its_target_and_its_rungs_their_key_frames(
+    scenes: tuple[int, ...],
+) -> None:
+    broadcast = begun()
+    watching = Watching(broadcast)
+    source, rung = broadcast.add(SOURCE), broadcast.add(RUNG)
+    sent = with_scenes(frames(1200, gop=250), *scenes)
+    last = 0
+    for sample in sent:
+        frame = sample.dts // 3000
+        key = sample.key or frame - last >= 60
+        last = frame if key else last
+        source.push(sample)
+        rung.push(replace(sample, key=key))
+    broadcast.end()
+    assert broadcast.is_apart("source")
+    assert watching.findings == []
+    assert {live.target_duration for live in broadcast.renditions} == {2}
+    assert "#EXT-X-INDEPENDENT-SEGMENTS" not in of(broadcast, "source").playlist()
+    assert "#EXT-X-INDEPENDENT-SEGMENTS" in of(broadcast, "240p").playlist()
+
+
+def test_a_source_that_says_how_few_key_frames_it_will_have_is_apart_from_its_first_change_of_scene() -> None:
+    broadcast = begun()
+    watching = Watching(broadcast)
+    source, rung = broadcast.add(SOURCE), broadcast.add(RUNG)
+    for sample, made in zip(with_scenes(frames(800, gop=250), 55, says=True), clocked(800), strict=True):
+        source.push(sample)
+        rung.push(made)
+    broadcast.end()
+    assert watching.findings == []
+    assert [live.target_duration for live in broadcast.renditions] == [10, 2]
+    assert durations(of(broadcast, "source"))[:2] == [1.83, 6.5]
+    assert all(live.independent for live in broadcast.renditions)
+
+
+def test_a_source_whose_key_frames_are_asked_for_at_whole_seconds_stays_with_its_rungs_whatever_x264_says() -> None:
+    broadcast = begun()
+    source = broadcast.add(SOURCE)
+    for sample in with_scenes(frames(400), says=True):
+        source.push(sample)
+    assert not broadcast.is_apart("source")
+    assert durations(of(broadcast, "source")) == [2.0] * 6
+
+
+def test_sound_alone_keeps_to_the_key_frames_of_the_rungs_though_it_comes_long_before_them() -> None:
+    broadcast = begun()
+    watching = Watching(broadcast)
+    fast = replace(VIDEO, frame_rate=60.0)
+    source, rung = broadcast.add(rendition(video=fast)), broadcast.add(rendition("240p", video=fast))
+    only = broadcast.add(rendition("audio", video=None))
+    # 60 frames/s: half a frame is less than half a packet of sound.
+    pictures = frames(1300, frame=1500, gop=500)
+    for sample in interleaved(pictures, sound(1015)):
+        source.push(sample)
+        if sample.kind == "audio":
+            only.push(sample)
+        late = sample.dts - 30 * 1500
+        if sample.kind == "video" and late >= 0:
+            rung.push(replace(pictures[late // 1500], key=(late // 1500) % 120 == 0 or (late // 1500) % 500 == 0))
+        elif sample.kind == "audio":
+            rung.push(sample)
+    assert of(broadcast, "audio").window.last_number >= 8
+    assert of(broadcast, "240p").independent
+    broadcast.end()
+    assert watching.findings == []
+
+
+def test_sound_alone_goes_on_though_the_rungs_are_lost() -> None:
+    broadcast = begun()
+    source, rung = broadcast.add(rendition()), broadcast.add(rendition("240p"))
+    only = broadcast.add(rendition("audio", video=None))
+    for sample in interleaved(frames(900, gop=250), sound(1400)):
+        source.push(sample)
+        if sample.dts < (270_000 if sample.kind == "video" else 144_000):
+            rung.push(replace(sample, key=sample.key or sample.dts % 180_000 == 0))
+        if sample.kind == "audio":
+            only.push(sample)
+    assert of(broadcast, "audio").window.last_number >= 11
+    assert max(durations(of(broadcast, "audio"))) < 2.5

@@ -1,6 +1,6 @@
 """A broadcast while it lasts: rungs keep to the source's cuts, go on after a restart, and it ends; and who finds which."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import m3u8
@@ -9,26 +9,13 @@ import pytest
 from media.fmp4.reader import Fmp4Reader
 from media.hls import live as of_live
 from media.hls.live import BROADCASTS_MAX, RENDITIONS_MAX, LiveBroadcast, LiveRegistry, LiveRendition
-from media.sample import Rendition, Sample, Segment
+from media.sample import Sample
 from tests.media.hls.given import VIDEO, frames, rendition, sound
+from tests.media.hls.kept import Kept
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SOURCE = rendition(audio=None)
 RUNG = rendition("240p", video=replace(VIDEO, width=426, height=240), audio=None)
-
-
-@dataclass
-class Kept:
-    """A `SegmentSink` that keeps all it was given."""
-
-    inits: list[tuple[str, bytes]] = field(default_factory=list)
-    segments: list[Segment] = field(default_factory=list)
-
-    def rendition(self, rendition: Rendition, init: bytes, *, slate: bool = False) -> None:
-        self.inits.append((rendition.name, init))
-
-    def segment(self, segment: Segment) -> None:
-        self.segments.append(segment)
 
 
 def begun(kept: Kept | None = None) -> LiveBroadcast:
@@ -239,6 +226,26 @@ def test_bandwidths_are_measured_and_a_promise_is_never_undercut() -> None:
     assert promised.stream_info.bandwidth == 9_000_000
 
 
+def test_the_master_playlist_names_every_codec_that_is_listed() -> None:
+    broadcast = begun()
+    source = rendition(video=replace(VIDEO, codec="hvc1.1.6.L93.B0"))
+    sink = broadcast.add(source)
+    for sample in frames(150):
+        sink.push(sample)
+    slate = broadcast.add(rendition(), slate=True)
+    for sample in frames(150, start=10 * 90_000):
+        slate.push(sample)
+
+    def codecs(file: str = "index.m3u8") -> str:
+        return str(m3u8.loads(broadcast.master(file=file)).playlists[0].stream_info.codecs)
+
+    assert codecs() == "hvc1.1.6.L93.B0,mp4a.40.2,avc1.64001f"
+    sink = broadcast.add(source)
+    for sample in frames(1200, start=20 * 90_000):
+        sink.push(sample)
+    assert codecs() == "hvc1.1.6.L93.B0,mp4a.40.2", "the slate is in the list no more"
+
+
 def test_a_frame_rate_that_was_not_told_is_measured() -> None:
     broadcast = begun()
     sink = broadcast.add(rendition(video=replace(VIDEO, frame_rate=0.0), audio=None))
@@ -248,19 +255,38 @@ def test_a_frame_rate_that_was_not_told_is_measured() -> None:
     assert "FRAME-RATE=25.000" in broadcast.master()
 
 
-def test_the_target_duration_fits_the_first_segment_and_afterwards_changes_once_at_most() -> None:
+def test_the_target_duration_fits_the_first_segment_and_never_changes_afterwards() -> None:
     broadcast = begun()
     sink = broadcast.add(SOURCE)
+    said: set[int] = set()
+    live = of(broadcast, "source")
+    live.listeners.append(lambda: said.add(m3u8.loads(live.playlist()).target_duration) if live.is_ready else None)
     for sample in frames(150, gop=120):
         sink.push(sample)
-    assert broadcast.target_duration == 4
+    assert "#EXT-X-INDEPENDENT-SEGMENTS" in live.playlist()
     for sample in frames(1200, gop=210, start=150 * 3000):
         sink.push(sample)
-    assert broadcast.target_duration == 10
     broadcast.end()
-    playlist = m3u8.loads(of(broadcast, "source").playlist())
-    assert playlist.target_duration == 10
-    assert max(round(segment.duration) for segment in playlist.segments) <= 10
+    assert said == {4}
+    playlist = m3u8.loads(live.playlist())
+    assert max(round(segment.duration) for segment in playlist.segments) == 4
+    # 4.4.2.1: it may not promise any more what is not so.
+    assert "#EXT-X-INDEPENDENT-SEGMENTS" not in live.playlist()
+    assert "#EXT-X-INDEPENDENT-SEGMENTS" not in broadcast.master()
+
+
+def test_what_x264_says_of_its_key_frames_decides_the_target_duration_before_anybody_has_seen_it() -> None:
+    broadcast = begun()
+    sink = broadcast.add(SOURCE)
+    says = b"x264 - core 164 r3095 - H.264/MPEG-4 AVC codec - options: cabac=1 keyint=250 keyint_min=25 scenecut=40 "
+    # The picture changes after a while; then no more.
+    for sample in frames(900, gop=250):
+        key = sample.key or sample.dts == 55 * 3000
+        sink.push(replace(sample, key=key, data=says if key else sample.data))
+    live = of(broadcast, "source")
+    assert broadcast.target_duration == 8
+    assert "#EXT-X-INDEPENDENT-SEGMENTS" in live.playlist()
+    assert [round(entry.duration_s, 2) for entry in live.window.listed if entry.finished] == [1.83, 6.5, 8.33, 8.33]
 
 
 def test_each_playlist_reports_how_far_the_others_are() -> None:

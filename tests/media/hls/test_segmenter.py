@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from media.hls import segmenter as segmenter_module
 from media.hls.cuts import Cuts, Leader
 from media.hls.segmenter import PART_S, PART_SHARE_MIN, Segmenter, part_target_s
 from media.sample import Rendition, Sample, VideoTrack
@@ -191,6 +192,23 @@ def test_whatever_the_pattern_of_video_alone_parts_are_gapless_and_within_the_ta
             assert PART_SHARE_MIN * PART_S - 1e-4 <= part.duration_s <= PART_S
     if not any(segment.cut.discontinuity for segment in noted.segments):
         check_times(noted)
+
+
+def test_a_part_is_complete_at_so_many_bytes_however_little_time_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segmenter_module, "PART_BYTES_MAX", 10_000)
+    crowded = [Sample("video", n, 0, 1, n == 0, bytes([n]) * 3_000) for n in range(20)]
+    noted = segmented(rendition(audio=None), crowded)
+    assert max(len(part.data) for part in noted.parts) < 11_000
+    assert [s.data for part in noted.parts for s in noted.samples(part)] == [s.data for s in crowded]
+
+
+def test_sound_that_waits_for_its_picture_takes_so_many_bytes_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segmenter_module, "AUDIO_QUEUE_BYTES_MAX", 10_000)
+    segmenter = Segmenter(rendition(), Leader(Cuts()), Noted(rendition()))
+    for n in range(200):
+        segmenter.push(Sample("audio", n, 0, 1, True, bytes(3_000)))
+    assert segmenter._audio is not None
+    assert sum(len(sample.data) for sample in segmenter._audio._samples) <= 10_000
 
 
 def test_bytes_of_a_hostile_publisher_raise_nothing() -> None:

@@ -67,9 +67,9 @@ async def authorise(key: str, peer: str) -> Grant | Denied:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[tuple[int, Broadcasts]]:
+async def serving(**limits: int) -> AsyncIterator[tuple[int, Broadcasts]]:
     broadcasts = Broadcasts()
-    server = RtmpServer(authorise, broadcasts)
+    server = RtmpServer(authorise, broadcasts, **limits)
     port = await server.start("127.0.0.1", 0)
     try:
         yield port, broadcasts
@@ -132,10 +132,8 @@ async def statuses(port: int, *pieces: bytes) -> list[str]:
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
-    received = b""
-    with suppress(ConnectionError):
-        async with asyncio.timeout(10):
-            received = await reader.read()
+    async with asyncio.timeout(10):
+        received = await reader.read()
     writer.close()
 
     codes = []
@@ -152,7 +150,7 @@ async def test_each_refusal_has_its_status() -> None:
         assert (await statuses(port, opening + publish("taken")))[-1] == "NetStream.Publish.BadName"
         assert (await statuses(port, opening + publish("away")))[-1] == "NetStream.Publish.Denied"
         elsewhere = command("connect", 1, {"app": "other"})
-        assert (await statuses(port, HELLO + C2 + elsewhere))[-1] == "NetConnection.Connect.Rejected"
+        assert await statuses(port, HELLO + C2 + elsewhere) == ["NetConnection.Connect.Rejected"]
         assert (await statuses(port, opening + command("play", 2, None, "x")))[-1] == "NetStream.Play.StreamNotFound"
 
 
@@ -160,7 +158,53 @@ async def test_wrong_keys_from_one_address_shut_the_door_for_a_while() -> None:
     async with serving() as (port, _):
         for _ in range(FAILED_KEYS_MAX):
             await statuses(port, HELLO + C2 + CONNECT + publish("wrong"))
-        assert (await statuses(port, HELLO + C2 + CONNECT + publish("good")))[-1] == "NetConnection.Connect.Rejected"
+        assert await statuses(port, HELLO + C2 + CONNECT + publish("good")) == ["NetConnection.Connect.Rejected"]
+
+
+async def test_a_door_that_was_held_open_is_shut_as_well_after_wrong_keys() -> None:
+    async with serving() as (port, broadcasts):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HELLO + C2 + CONNECT)
+        received = await reader.readuntil(b"NetConnection.Connect.Success")
+        for _ in range(FAILED_KEYS_MAX):
+            await statuses(port, HELLO + C2 + CONNECT + publish("wrong"))
+        writer.write(publish("good"))
+        async with asyncio.timeout(10):
+            received += await reader.read()
+        assert b"NetStream.Publish.Denied" in received
+        assert broadcasts.sinks == []
+        writer.close()
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[asyncio.StreamReader]:
+    """One that has connected and publishes nothing."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(HELLO + C2 + CONNECT)
+    await reader.readuntil(b"NetConnection.Connect.Success")
+    try:
+        yield reader
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_an_address_has_so_many_connections_and_the_next_is_told_so() -> None:
+    async with serving(per_address_max=2) as (port, _), asyncio.timeout(20), connected(port):
+        async with connected(port):
+            assert await statuses(port, HELLO + C2 + CONNECT) == ["NetConnection.Connect.Rejected"]
+        # One has gone, and as soon as the server has seen that there is room again.
+        while (await statuses(port, HELLO + C2 + CONNECT + publish("wrong")))[-1] != "NetStream.Publish.BadName":
+            pass
+
+
+async def test_a_full_server_says_so_and_beyond_its_patience_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rtmp, "CONNECTIONS_MAX", 1)
+    async with serving() as (port, _), asyncio.timeout(20), connected(port):
+        assert await statuses(port, HELLO + C2 + CONNECT) == ["NetConnection.Connect.Rejected"]
+        monkeypatch.setattr(rtmp, "REFUSING_MAX", 0)
+        with suppress(ConnectionError):
+            assert await statuses(port, HELLO + C2 + CONNECT) == []
 
 
 def test_the_door_opens_again_and_a_v6_network_counts_as_one() -> None:
@@ -175,9 +219,10 @@ def test_the_door_opens_again_and_a_v6_network_counts_as_one() -> None:
 
 async def test_media_without_leave_and_garbage_end_the_connection_and_hurt_nobody() -> None:
     async with serving() as (port, broadcasts), asyncio.timeout(30):
-        await statuses(port, HELLO + C2 + CONNECT + chunk(9, b"video" * 50, stream=1) * 10 + b"\xff" * 5000)
-        await statuses(port, b"GET / HTTP/1.1\r\n\r\n")
-        await statuses(port, HELLO + C2 + b"\x00" * 100_000)
+        media = HELLO + C2 + CONNECT + chunk(9, b"video" * 50, stream=1) * 10 + b"\xff" * 1_000_000
+        assert (await statuses(port, media))[-1] == "NetStream.Publish.Failed"
+        assert await statuses(port, b"GET / HTTP/1.1\r\n\r\n") == [], "no RTMP, no status"
+        assert await statuses(port, HELLO + C2 + b"\x00" * 100_000) == ["NetConnection.Connect.Rejected"]
         process = await ffmpeg(port, "good", seconds=1)
         await process.communicate()
         assert process.returncode == 0
@@ -188,6 +233,7 @@ async def test_a_client_that_says_nothing_is_let_go(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(rtmp, "PUBLISH_S_MAX", 0.2)
     async with serving() as (port, _):
         assert await statuses(port, HELLO) == []
+        assert (await statuses(port, HELLO + C2 + CONNECT))[-1] == "NetStream.Publish.Failed"
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:

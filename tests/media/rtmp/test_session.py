@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from media.rtmp import amf0
-from media.rtmp.chunk import MESSAGE_BYTES_MAX, STREAMS_MAX, ChunkReader, Message, write
+from media.rtmp.chunk import EARLY_BYTES_MAX, MESSAGE_BYTES_MAX, STREAMS_MAX, ChunkReader, Message, write
 from media.rtmp.errors import RtmpError
 from media.rtmp.session import (
     Connected,
@@ -184,6 +184,45 @@ def test_a_breach_ends_the_session_with_a_reason(piece: bytes, why: str) -> None
     assert session.close_expected
     assert isinstance(events[-1], Failed)
     assert why in events[-1].reason
+
+
+@pytest.mark.parametrize(
+    ("before", "answer"),
+    [
+        ((HELLO + C2,), ["_error", 1.0, "NetConnection.Connect.Rejected"]),
+        ((HELLO + C2, CONNECT), ["onStatus", 0.0, "NetStream.Publish.Failed"]),
+        ((HELLO + C2, CONNECT, publish()), ["onStatus", 0.0, "NetStream.Publish.Failed"]),
+    ],
+)
+def test_a_breach_is_answered_with_a_status_that_says_why(before: tuple[bytes, ...], answer: list[Any]) -> None:
+    session, _ = talk(*before, chunk(20, b"\x02\x00", cid=3))
+    assert session.close_expected
+    name, transaction, _, info = told(session)[-1]
+    assert [name, transaction, info["code"]] == answer
+    assert info["level"] == "error"
+    assert "middle of a value" in info["description"]
+
+
+def test_a_connect_that_is_refused_has_one_answer_and_nothing_after_it_is_heard() -> None:
+    session = ServerSession(lambda asked: f"Not {asked.app}.")
+    session.receive_data(HELLO + C2 + command("connect", 7, {"app": "other/"}) + publish())
+    assert session.close_expected
+    assert session.events() == []
+    (answer,) = told(session)
+    assert answer[:2] == ["_error", 7.0]
+    assert (answer[3]["code"], answer[3]["description"]) == ("NetConnection.Connect.Rejected", "Not other.")
+
+
+def test_who_may_not_publish_yet_takes_little_memory_and_who_may_sends_large_messages() -> None:
+    large = chunk(9, bytes(EARLY_BYTES_MAX + 1), stream=1, cid=6)
+    session, events = talk(HELLO + C2, CONNECT, large[:20])
+    assert session.close_expected, "told by its header, before its bytes are here"
+    assert isinstance(events[-1], Failed)
+    unfinished = b"".join(chunk(9, bytes(40_000), stream=1, cid=cid, size=30_000)[: 12 + 30_000] for cid in (6, 7, 8))
+    session, _ = talk(HELLO + C2, CONNECT, chunk(1, (30_000).to_bytes(4, "big"), cid=2) + unfinished)
+    assert session.close_expected
+    _, events = talk(*PUBLISHING, large)
+    assert isinstance(events[-1], Media)
 
 
 def test_another_protocol_on_the_port_is_told_at_its_first_byte() -> None:
