@@ -12,6 +12,8 @@ PLAYERS := mpv "a player in the tests" ffmpeg "a checker of what is played"
 SRT := libsrt1.5-openssl "the library that SRT ingest calls"
 ENCODERS := gstreamer1.0-tools "an encoder in the tests" gstreamer1.0-plugins-good "its FLV" gstreamer1.0-plugins-bad "its RTMP" gstreamer1.0-plugins-ugly "its H.264" glib-networking "its TLS"
 OBS := obs-studio "a real broadcaster" xvfb "its screen" xauth "the key to that" libgl1-mesa-dri "its graphics" dbus "its session"
+PEER := nginx "a peer of $(NAME)" libnginx-mod-rtmp "its RTMP module"
+BENCH_PARTS := __init__ carried clock common nginx screen sides stack stamped varnish watching
 
 .DEFAULT_GOAL := help
 .PHONY: help up demo test test-full lint bench fuzz lock vendor
@@ -21,7 +23,7 @@ help:
 	@echo 'make demo            serve everything, with a test broadcast on air'
 	@echo 'make test            lint, types, import arrows, all tests'
 	@echo 'make test-full       the long forms too'
-	@echo 'make bench NAME=...  one of:' $(filter-out __init__ clock common nginx stack,$(basename $(notdir $(wildcard bench/*.py))))
+	@echo 'make bench NAME=...  one of:' $(filter-out $(BENCH_PARTS),$(basename $(notdir $(wildcard bench/*.py))))
 	@echo 'make fuzz            ten minutes of fuzzing what strangers send'
 	@echo 'make lock            pin the dependencies anew'
 	@echo "make vendor          fetch the third-party JavaScript anew, the pages' and the tests'"
@@ -54,11 +56,18 @@ test-full: lint
 
 bench: $(VENV)/.dev
 	@test -n "$(NAME)" || { echo 'Which one? make bench NAME=append' >&2; exit 2; }
-	@$(if $(filter glass_to_glass,$(NAME)),$(PACKAGES) $(BROWSER))
-	@$(if $(filter glass_to_glass media_overhead,$(NAME)),$(PACKAGES) nginx "a peer of $(NAME)" libnginx-mod-rtmp "its RTMP module")
+	@$(if $(filter glass_to_glass stages,$(NAME)),$(PACKAGES) $(BROWSER) $(EDGE))
+	@$(if $(filter glass_to_glass,$(NAME)),$(PACKAGES) $(PEER) $(OBS) && $(MAKE) --no-print-directory $(VENV)/.node-media-server)
+	@$(if $(filter media_overhead,$(NAME)),$(PACKAGES) $(PEER))
 	@$(if $(filter origin,$(NAME)),$(PACKAGES) nginx "the peer of origin" wrk "the client of origin")
 	@$(if $(filter edge,$(NAME)),$(PACKAGES) nginx "the peer of edge" $(EDGE))
 	@$(BIN)/python -m bench.$(NAME) $(ARGS)
+
+# A peer of glass_to_glass: the last line of it that makes HLS.
+$(VENV)/.node-media-server: $(VENV)/.dev
+	@command -v npm >/dev/null || $(PACKAGES) npm "what installs node-media-server"
+	npm install --prefix $(VENV)/peers --no-save --no-audit --no-fund --ignore-scripts --loglevel=error node-media-server@2.7.4
+	@touch $@
 
 # Apart from the other tools: it has wheels for some Pythons only.
 $(VENV)/.fuzz: $(VENV)/.dev requirements-fuzz.lock

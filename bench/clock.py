@@ -28,15 +28,20 @@ def code(ms: int) -> list[int]:
     return [(word >> shift) & 1 for shift in range(BLOCKS - 1, -1, -1)]
 
 
-def frame(ms: int, number: int, width: int, height: int) -> bytes:
-    """One yuv420p picture that shows `ms`."""
+def luma(ms: int, number: int, width: int, height: int) -> "np.ndarray[tuple[int, int], np.dtype[np.uint8]]":
+    """One picture that shows `ms`, in shades of grey."""
     x = np.arange(width, dtype=np.uint16)
     y = np.arange(height, dtype=np.uint16)[:, None]
-    luma = (((x + y + number * 3) // 2) % 160 + 40).astype(np.uint8)
+    drawn = (((x + y + number * 3) // 2) % 160 + 40).astype(np.uint8)
     bits = np.array(code(ms), dtype=np.uint8) * 219 + 16
-    luma[: int(height * BAND)] = bits[np.minimum(x.astype(np.uint32) * BLOCKS // width, BLOCKS - 1)]
+    drawn[: int(height * BAND)] = bits[np.minimum(x.astype(np.uint32) * BLOCKS // width, BLOCKS - 1)]
+    return drawn
+
+
+def frame(ms: int, number: int, width: int, height: int) -> bytes:
+    """The same as yuv420p."""
     chroma = np.full(width * height // 2, 128, dtype=np.uint8)
-    return luma.tobytes() + chroma.tobytes()
+    return luma(ms, number, width, height).tobytes() + chroma.tobytes()
 
 
 READ_JS: Final = Template("""

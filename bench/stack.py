@@ -43,8 +43,10 @@ class Channel:
 
 
 class Stack:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: object) -> None:
+        """`settings` by their names, beside those that give it a folder and ports of its own."""
         self.folder = folder
+        self._settings = settings
         self.http_port, self.https_port, self.rtmp_port = free_ports(3)
         self.url = f"http://localhost:{self.http_port}"
         self.secure_url = f"https://localhost:{self.https_port}"
@@ -59,7 +61,7 @@ class Stack:
             "HTTP_PORT": str(self.http_port),
             "HTTPS_PORT": str(self.https_port),
             "RTMP_PORT": str(self.rtmp_port),
-        }
+        } | {name.upper(): str(value) for name, value in self._settings.items()}
         return os.environ | {f"TALLYLIGHT_{name}": value for name, value in mine.items()}
 
     @staticmethod
@@ -140,14 +142,16 @@ class Stack:
 
     # -- the public surface ---------------------------------------------------------------------------------------
 
-    def register(self, username: str, password: str = "correct horse battery") -> str:
-        """A new account; its access token."""
-        self._json(httpx.post(f"{self.url}/api/v1/accounts", json={"username": username, "password": password}), 201)
-        answer = httpx.post(f"{self.url}/api/v1/sessions", json={"username": username, "password": password})
+    def register(self, username: str, password: str = "correct horse battery", *, peer: str = "") -> str:
+        """A new account; its access token. `peer`: the address it comes from, where `trusted_proxies` lets us say so."""
+        headers = {"X-Forwarded-For": peer} if peer else {}
+        who = {"username": username, "password": password}
+        self._json(httpx.post(f"{self.url}/api/v1/accounts", json=who, headers=headers), 201)
+        answer = httpx.post(f"{self.url}/api/v1/sessions", json=who, headers=headers)
         return str(self._json(answer, 200, 201)["access_token"])
 
-    def open_channel(self, name: str, *, title: str = "", category: str = "") -> Channel:
-        token = self.register(name)
+    def open_channel(self, name: str, *, title: str = "", category: str = "", peer: str = "") -> Channel:
+        token = self.register(name, peer=peer)
         headers = {"Authorization": f"Bearer {token}"}
         body = {"name": name, "title": title, "category": category}
         self._json(httpx.post(f"{self.url}/api/v1/channels", json=body, headers=headers), 201)
