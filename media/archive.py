@@ -10,6 +10,7 @@ import hashlib
 import os
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Final
 
 import obstore
 import structlog
+from obstore.exceptions import NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 from prometheus_client import Counter, Gauge
 
@@ -111,8 +113,10 @@ class Archive:
                 await asyncio.to_thread(_sync, self.folder / to)
 
     async def forget(self, key: str) -> None:
+        """What is gone already is forgotten: object stores say so of themselves, folders do not."""
         async with asyncio.timeout(PUT_S_MAX):
-            await obstore.delete_async(self.store, key)
+            with suppress(NotFoundError, FileNotFoundError):
+                await obstore.delete_async(self.store, key)
 
 
 @dataclass(frozen=True, slots=True)
